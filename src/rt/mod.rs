@@ -1,0 +1,264 @@
+//! The runtime of one core: the only place that knows monoio.
+//!
+//! Owns: choosing the driver, tasks, sleeping ([`run`], [`spawn`], [`sleep`]), sockets with deadlines
+//! ([`net`]), writes to files ([`file`]), and the helper thread for what must not block a core
+//! ([`helper`]). Kept thin, so that another completion-based runtime can take monoio's place.
+//!
+//! What monoio 0.2.4 makes a rule here:
+//!
+//! - An operation that owns a buffer is awaited to its end, never dropped: bytes that arrive between a
+//!   drop and its cancellation are lost. A deadline shuts the socket down, which ends the operation.
+//! - Connections are accepted by readiness and `accept4`, since a cancelled `accept` leaks its socket.
+//! - No task wakes itself: it would be run again before any other.
+//! - A panic in a task would unwind the whole core, so every task runs inside [`catch_panic`].
+//! - Dropping the runtime does not wait for file operations: `main` drains them, then exits.
+
+pub mod file;
+pub mod helper;
+pub mod net;
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
+
+pub use monoio::task::JoinHandle;
+
+/// Submission queue entries; monoio submits early when they are used up.
+const RING_ENTRIES: u32 = 4096;
+/// Completion queue entries: room for two operations of each of 16,384 connections.
+const RING_COMPLETIONS: u32 = 32_768;
+
+/// How a core waits for its sockets and files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Driver {
+    /// `io_uring(7)`.
+    IoUring,
+    /// `epoll(7)` for sockets, and the helper thread for files.
+    Epoll,
+}
+
+impl Driver {
+    /// The driver for every core of this process: io_uring if a ring can really be set up, else epoll
+    /// with the reason why not.
+    pub fn detect() -> (Driver, Option<String>) {
+        if !monoio::utils::detect_uring() {
+            let why = "io_uring is switched off, forbidden or too old here".to_owned();
+            return (Driver::Epoll, Some(why));
+        }
+        match ring_builder().build() {
+            Ok(_) => (Driver::IoUring, None),
+            Err(error) => (
+                Driver::Epoll,
+                Some(format!("cannot set up an io_uring: {error}")),
+            ),
+        }
+    }
+}
+
+impl fmt::Display for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Driver::IoUring => "io_uring",
+            Driver::Epoll => "epoll",
+        })
+    }
+}
+
+fn ring_builder() -> RuntimeBuilder<IoUringDriver> {
+    let mut ring = io_uring::IoUring::builder();
+    // Without COOP_TASKRUN (Linux 5.19) every completion interrupts the core: half as much CPU again
+    // for a small request, and more than epoll needs.
+    ring.setup_coop_taskrun()
+        .setup_clamp()
+        .setup_cqsize(RING_COMPLETIONS);
+    RuntimeBuilder::<IoUringDriver>::new()
+        .with_entries(RING_ENTRIES)
+        .uring_builder(ring)
+}
+
+/// Builds this thread's runtime and runs `main` on it to its end.
+///
+/// # Errors
+///
+/// The ring or the epoll instance cannot be set up.
+pub fn run<F: Future>(driver: Driver, main: impl FnOnce() -> F) -> io::Result<F::Output> {
+    match driver {
+        Driver::IoUring => {
+            let mut runtime = ring_builder().enable_timer().build()?;
+            Ok(runtime.block_on(async { main().await }))
+        }
+        Driver::Epoll => {
+            let mut runtime = RuntimeBuilder::<LegacyDriver>::new()
+                .enable_timer()
+                .build()?;
+            Ok(runtime.block_on(async { main().await }))
+        }
+    }
+}
+
+/// Starts a task on this core. A panic in it is logged and ends that task alone.
+pub fn spawn<F>(task: F) -> JoinHandle<Result<F::Output, Panicked>>
+where
+    F: Future + 'static,
+{
+    monoio::spawn(async move {
+        let result = catch_panic(task).await;
+        if let Err(panicked) = &result {
+            tracing::error!(panic = %panicked, "task panicked");
+        }
+        result
+    })
+}
+
+/// Waits at least `duration`; monoio's timer has a resolution of 1 ms.
+pub async fn sleep(duration: Duration) {
+    monoio::time::sleep(duration).await;
+}
+
+/// A task ended by a panic, with the panic's message.
+#[derive(Debug)]
+pub struct Panicked(String);
+
+impl fmt::Display for Panicked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Panicked {}
+
+impl Panicked {
+    /// From what [`catch_unwind`] or a thread's `join` gives.
+    pub fn from_payload(payload: &(dyn Any + Send)) -> Panicked {
+        let message = payload
+            .downcast_ref::<&str>()
+            .map(|text| (*text).to_owned())
+            .or_else(|| payload.downcast_ref::<String>().cloned());
+        Panicked(message.unwrap_or_else(|| "no message".to_owned()))
+    }
+}
+
+/// Runs a future to its end or to its first panic.
+///
+/// What the future shared with others must be whole after a panic. It is: the shard and the pools of a
+/// core change in single calls that hold no borrow across an await, and a dropped ticket gives up its
+/// place.
+pub async fn catch_panic<F: Future>(future: F) -> Result<F::Output, Panicked> {
+    let mut future = pin!(future);
+    poll_fn(|context| {
+        let step = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context)));
+        match step {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
+            Err(payload) => Poll::Ready(Err(Panicked::from_payload(payload.as_ref()))),
+        }
+    })
+    .await
+}
+
+/// Waits for the future or the time, whichever comes first. Only for futures that own no buffer: the
+/// loser is dropped.
+pub async fn timeout<F: Future>(duration: Duration, future: F) -> Option<F::Output> {
+    monoio::time::timeout(duration, future).await.ok()
+}
+
+/// Waits for either future. Only for futures that own no buffer: the loser is dropped.
+pub async fn either<A: Future, B: Future>(a: A, b: B) -> Either<A::Output, B::Output> {
+    let (mut a, mut b) = (pin!(a), pin!(b));
+    poll_fn(|context| {
+        if let Poll::Ready(output) = a.as_mut().poll(context) {
+            return Poll::Ready(Either::First(output));
+        }
+        b.as_mut().poll(context).map(Either::Second)
+    })
+    .await
+}
+
+/// Which of two futures was first.
+pub enum Either<A, B> {
+    /// The first one given, also if both were ready.
+    First(A),
+    /// The second one.
+    Second(B),
+}
+
+/// Something that happens once, for any number of tasks of one core to wait for.
+#[derive(Default)]
+pub struct Once {
+    has_happened: Cell<bool>,
+    wakers: RefCell<Vec<Waker>>,
+}
+
+impl Once {
+    /// Lets it happen.
+    pub fn happen(&self) {
+        self.has_happened.set(true);
+        for waker in self.wakers.borrow_mut().drain(..) {
+            waker.wake();
+        }
+    }
+
+    /// Whether it has happened.
+    pub fn has_happened(&self) -> bool {
+        self.has_happened.get()
+    }
+
+    /// Waits for it. Safe to drop.
+    pub async fn wait(&self) {
+        poll_fn(|context| {
+            if self.has_happened() {
+                return Poll::Ready(());
+            }
+            let mut wakers = self.wakers.borrow_mut();
+            // A task that waits again, after the other side of an `either` won, is in the list.
+            if !wakers.iter().any(|waker| waker.will_wake(context.waker())) {
+                wakers.push(context.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    use super::*;
+
+    #[test]
+    fn a_panicking_task_leaves_the_others_alone() {
+        for driver in [Driver::IoUring, Driver::Epoll] {
+            let beats = run(driver, || async {
+                let beats = Rc::new(Cell::new(0));
+                let counted = Rc::clone(&beats);
+                let other = spawn(async move {
+                    for _ in 0..3 {
+                        sleep(Duration::from_millis(1)).await;
+                        counted.set(counted.get() + 1);
+                    }
+                });
+                let bad = spawn(async {
+                    sleep(Duration::from_millis(1)).await;
+                    let empty: &[u8] = &[];
+                    empty[std::hint::black_box(0)]
+                });
+                let panicked = bad.await.expect_err("the index is out of bounds");
+                assert!(panicked.to_string().contains("out of bounds"));
+                other.await.expect("the other task goes on");
+                beats.get()
+            })
+            .expect("a runtime can be set up");
+            assert_eq!(beats, 3, "{driver}");
+        }
+    }
+}
