@@ -1,0 +1,407 @@
+//! The real data directory, through calls that block.
+
+use std::fmt;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{CWD, FallocateFlags, FlockOperation, OFlags, RenameFlags};
+use rustix::io::Errno;
+
+use super::{Dir, Disk, Entry, EntryKind};
+
+const DIR_MODE: u32 = 0o750;
+const FILE_MODE: u32 = 0o640;
+const LOCK_NAME: &str = ".lock";
+
+/// The data directory of this process. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Fs {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    root: PathBuf,
+    /// Held until the last clone is dropped; absent when the directory was opened for reading.
+    _lock: Option<File>,
+}
+
+/// Why a data directory cannot be used.
+#[derive(Debug)]
+pub enum OpenError {
+    /// Another server has the lock.
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// A call failed.
+    Io {
+        /// What was tried: `create`, `lock`, ….
+        operation: &'static str,
+        /// On which file or directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OpenError::Locked { path } => {
+                write!(f, "{} is locked by another server", path.display())
+            }
+            OpenError::Io {
+                operation, path, ..
+            } => write!(f, "cannot {operation} {}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            OpenError::Locked { .. } => None,
+            OpenError::Io { source, .. } => Some(source),
+        }
+    }
+}
+
+impl Fs {
+    /// Makes the directory and those in it where they are missing, their names durable, and takes the
+    /// lock.
+    ///
+    /// # Errors
+    ///
+    /// Another server holds the lock, or a call fails.
+    pub fn lock(root: &Path) -> Result<Fs, OpenError> {
+        let failed = |operation, path: &Path| {
+            let path = path.to_owned();
+            move |source| OpenError::Io {
+                operation,
+                path,
+                source,
+            }
+        };
+        create_dir_durably(root).map_err(failed("create", root))?;
+        let root = fs::canonicalize(root).map_err(failed("resolve", root))?;
+        let lock_path = root.join(LOCK_NAME);
+        let lock = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(FILE_MODE)
+            .open(&lock_path)
+            .map_err(failed("create", &lock_path))?;
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => (),
+            Err(Errno::WOULDBLOCK) => return Err(OpenError::Locked { path: lock_path }),
+            Err(error) => return Err(failed("lock", &lock_path)(error.into())),
+        }
+        let shared = Shared {
+            root,
+            _lock: Some(lock),
+        };
+        let disk = Fs {
+            shared: Arc::new(shared),
+        };
+        for dir in Dir::ALL {
+            let path = disk.dir_path(dir);
+            create_dir_durably(&path).map_err(failed("create", &path))?;
+        }
+        Ok(disk)
+    }
+
+    /// The directory's absolute path.
+    pub fn root(&self) -> &Path {
+        &self.shared.root
+    }
+
+    /// The path of a name in it, for messages and for readers.
+    pub fn path(&self, dir: Dir, name: &str) -> PathBuf {
+        self.dir_path(dir).join(name)
+    }
+
+    fn dir_path(&self, dir: Dir) -> PathBuf {
+        self.shared.root.join(dir.prefix())
+    }
+
+    pub(super) fn create_now(&self, dir: Dir, name: &str) -> io::Result<File> {
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(FILE_MODE)
+            .open(self.path(dir, name))
+    }
+
+    pub(super) fn open_now(&self, dir: Dir, name: &str) -> io::Result<File> {
+        // O_NONBLOCK: a named pipe would otherwise block the open.
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(flags.bits().cast_signed())
+            .open(self.path(dir, name))?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("not a regular file"));
+        }
+        Ok(file)
+    }
+
+    pub(super) fn rename_now(&self, from: (Dir, &str), to: (Dir, &str)) -> io::Result<()> {
+        let (from, to) = (self.path(from.0, from.1), self.path(to.0, to.1));
+        match rustix::fs::renameat_with(CWD, &from, CWD, &to, RenameFlags::NOREPLACE) {
+            // A file system that knows no flags: a hard link does not replace either.
+            Err(Errno::INVAL | Errno::NOSYS) => {
+                fs::hard_link(&from, &to)?;
+                fs::remove_file(&from)
+            }
+            result => Ok(result?),
+        }
+    }
+
+    pub(super) fn remove_now(&self, dir: Dir, name: &str) -> io::Result<()> {
+        fs::remove_file(self.path(dir, name))
+    }
+
+    pub(super) fn exists_now(&self, dir: Dir, name: &str) -> io::Result<bool> {
+        match fs::symlink_metadata(self.path(dir, name)) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) fn sync_dir_now(&self, dir: Dir) -> io::Result<()> {
+        File::open(self.dir_path(dir))?.sync_all()
+    }
+
+    pub(super) fn list_now(&self, dir: Dir) -> io::Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(self.dir_path(dir))? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let kind = match name.to_str() {
+                Some(_) if entry.file_type()?.is_file() => EntryKind::File,
+                _ => EntryKind::Other,
+            };
+            entries.push(Entry {
+                name: name.to_string_lossy().into_owned(),
+                kind,
+            });
+        }
+        entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
+    }
+
+    pub(super) fn free_bytes_now(&self) -> io::Result<u64> {
+        let state = rustix::fs::statvfs(&self.shared.root)?;
+        Ok(state.f_bavail.saturating_mul(state.f_frsize))
+    }
+}
+
+/// [`Disk::reserve`] on a file of the file system.
+pub(super) fn reserve_now(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, offset, len) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+        result => Ok(result?),
+    }
+}
+
+/// Makes a directory and the missing ones above it, each one's name durable.
+fn create_dir_durably(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(DIR_MODE).create(path) {
+        Ok(()) => (),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let above = path.parent().ok_or(error)?;
+            create_dir_durably(above)?;
+            DirBuilder::new().mode(DIR_MODE).create(path)?;
+        }
+        Err(error) => return Err(error),
+    }
+    let above = match path.parent() {
+        Some(above) if above.as_os_str().is_empty() => Path::new("."),
+        Some(above) => above,
+        None => return Ok(()),
+    };
+    File::open(above)?.sync_all()
+}
+
+impl Disk for Fs {
+    type File = File;
+
+    async fn create(&self, dir: Dir, name: &str) -> io::Result<File> {
+        self.create_now(dir, name)
+    }
+
+    async fn open(&self, dir: Dir, name: &str) -> io::Result<File> {
+        self.open_now(dir, name)
+    }
+
+    async fn len(&self, file: &File) -> io::Result<u64> {
+        Ok(file.metadata()?.len())
+    }
+
+    async fn read_at(&self, file: &File, mut bytes: Vec<u8>, offset: u64) -> io::Result<Vec<u8>> {
+        let mut filled = 0;
+        while filled < bytes.len() {
+            match file.read_at(&mut bytes[filled..], offset + filled as u64) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+                Err(error) => return Err(error),
+            }
+        }
+        bytes.truncate(filled);
+        Ok(bytes)
+    }
+
+    async fn reserve(&self, file: &File, offset: u64, len: u64) -> io::Result<()> {
+        reserve_now(file, offset, len)
+    }
+
+    async fn write_all_at(
+        &self,
+        file: &File,
+        bytes: Vec<u8>,
+        offset: u64,
+    ) -> (io::Result<()>, Vec<u8>) {
+        (file.write_all_at(&bytes, offset), bytes)
+    }
+
+    async fn truncate(&self, file: &File, len: u64) -> io::Result<()> {
+        file.set_len(len)
+    }
+
+    async fn sync_data(&self, file: &File) -> io::Result<()> {
+        file.sync_data()
+    }
+
+    async fn rename(&self, from: (Dir, &str), to: (Dir, &str)) -> io::Result<()> {
+        self.rename_now(from, to)
+    }
+
+    async fn remove(&self, dir: Dir, name: &str) -> io::Result<()> {
+        self.remove_now(dir, name)
+    }
+
+    async fn exists(&self, dir: Dir, name: &str) -> io::Result<bool> {
+        self.exists_now(dir, name)
+    }
+
+    async fn sync_dir(&self, dir: Dir) -> io::Result<()> {
+        self.sync_dir_now(dir)
+    }
+
+    async fn list(&self, dir: Dir) -> io::Result<Vec<Entry>> {
+        self.list_now(dir)
+    }
+
+    async fn free_bytes(&self) -> io::Result<u64> {
+        self.free_bytes_now()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::block_on;
+    use super::*;
+
+    #[test]
+    fn a_second_lock_is_refused_until_the_first_is_dropped() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let root = dir.path().join("a/b/c");
+        let first = Fs::lock(&root).expect("the first has it");
+        let error = Fs::lock(&root).expect_err("the second does not get it");
+        let path = first.root().join(".lock");
+        assert_eq!(
+            error.to_string(),
+            format!("{} is locked by another server", path.display())
+        );
+        drop(first);
+        Fs::lock(&root).expect("the lock is free");
+    }
+
+    #[test]
+    fn what_is_in_the_way_is_named() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let root = dir.path().join("file");
+        fs::write(&root, "").expect("writes");
+        let error = Fs::lock(&root).expect_err("a file is in the way");
+        assert_eq!(
+            error.to_string(),
+            format!("cannot create {}", root.join(".lock").display())
+        );
+        let source = std::error::Error::source(&error).expect("a cause");
+        assert_eq!(source.to_string(), "Not a directory (os error 20)");
+    }
+
+    #[test]
+    fn names_are_never_replaced() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let disk = Fs::lock(dir.path()).expect("locks");
+        block_on(async {
+            disk.create(Dir::Open, "a").await.expect("creates");
+            let error = disk.create(Dir::Open, "a").await.expect_err("exists");
+            assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+            disk.create(Dir::Sealed, "a").await.expect("creates");
+            let error = disk
+                .rename((Dir::Open, "a"), (Dir::Sealed, "a"))
+                .await
+                .expect_err("exists");
+            assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+            disk.rename((Dir::Open, "a"), (Dir::Sealed, "b"))
+                .await
+                .expect("the name is free");
+            assert!(!disk.exists(Dir::Open, "a").await.expect("looks"));
+        });
+    }
+
+    #[test]
+    fn links_and_pipes_are_not_opened() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let disk = Fs::lock(dir.path()).expect("locks");
+        let outside = dir.path().join("outside");
+        fs::write(&outside, "secret").expect("writes");
+        std::os::unix::fs::symlink(&outside, disk.path(Dir::Open, "link")).expect("links");
+        rustix::fs::mknodat(
+            CWD,
+            disk.path(Dir::Open, "pipe"),
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+            0,
+        )
+        .expect("makes a pipe");
+        fs::create_dir(disk.path(Dir::Open, "dir")).expect("makes a directory");
+        block_on(async {
+            for name in ["link", "pipe", "dir", "absent"] {
+                assert!(disk.open(Dir::Open, name).await.is_err(), "{name}");
+            }
+            let entries = disk.list(Dir::Open).await.expect("lists");
+            assert!(entries.iter().all(|entry| entry.kind == EntryKind::Other));
+        });
+    }
+
+    #[test]
+    fn reserving_keeps_the_length_and_truncating_gives_back() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let disk = Fs::lock(dir.path()).expect("locks");
+        block_on(async {
+            let file = disk.create(Dir::Open, "a").await.expect("creates");
+            disk.reserve(&file, 0, 1 << 20).await.expect("reserves");
+            assert_eq!(disk.len(&file).await.expect("looks"), 0);
+            let (result, bytes) = disk.write_all_at(&file, b"hello".to_vec(), 0).await;
+            result.expect("writes");
+            let read = disk.read_at(&file, vec![0; 99], 1).await.expect("reads");
+            assert_eq!(read, bytes[1..]);
+            disk.truncate(&file, 5).await.expect("truncates");
+            use std::os::unix::fs::MetadataExt;
+            assert!(file.metadata().expect("looks").blocks() * 512 < 1 << 20);
+        });
+    }
+}

@@ -1,0 +1,308 @@
+//! Closing what is in `.open`: at start everything, while running what a core has abandoned.
+//!
+//! ```text
+//! list ─▶ not a segment of ours ──────────────────────────▶ set aside in .corrupt
+//!     └─▶ scan ─▶ no whole line ─▶ nothing else in it ────▶ removed
+//!              │              └────▶ not understood ────────▶ set aside in .corrupt
+//!              ├▶ not understood to the end ─▶ copy in .corrupt, then as below
+//!              └▶ cut after the last whole line ─▶ end the frame ─▶ sync ─▶ move up
+//! ```
+//!
+//! A crash at any point repeats the same steps with the same result. Nothing that was committed is
+//! removed: what cannot be understood goes to `.corrupt` first. A tail that its writer never committed
+//! ([`Abandoned::committed`]) is cut without a copy.
+
+use std::fmt;
+use std::io;
+
+use super::LAST_BLOCK;
+use super::frame::{Ending, Scan, checksum_bytes, scan};
+use super::name::SegmentName;
+use super::writer::{Abandoned, WriteError, publish};
+use crate::disk::{Dir, Disk, Entry, EntryKind};
+
+/// The start of the names of files that only try whether the disk takes writes.
+pub const PROBE_PREFIX: &str = ".probe-";
+
+/// Bytes copied at a time.
+const COPY_BYTES: usize = 256 << 10;
+
+/// What became of one entry of `.open`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recovered {
+    /// Moved up as a segment.
+    Sealed {
+        /// Its name in the data directory.
+        name: String,
+        /// Lines in it.
+        lines: u64,
+        /// Bytes of its text.
+        text_bytes: u64,
+        /// Bytes cut off its end.
+        cut_bytes: u64,
+        /// Where the file as it was found is kept, if it was not understood to its end, and why.
+        copy: Option<(String, &'static str)>,
+    },
+    /// Removed: there was no whole line in it.
+    Removed {
+        /// Bytes of the file.
+        bytes: u64,
+    },
+    /// Moved to `.corrupt` as it was.
+    SetAside {
+        /// Its name there.
+        name: String,
+        /// Why.
+        what: String,
+    },
+}
+
+/// A file of `.open` that could be neither closed nor moved; it stays there.
+#[derive(Debug)]
+pub struct RecoverError {
+    /// Its name in `.open`.
+    pub name: String,
+    /// What failed.
+    pub source: WriteError,
+}
+
+impl fmt::Display for RecoverError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot recover .open/{}", self.name)
+    }
+}
+
+impl std::error::Error for RecoverError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+/// Recovers one entry of `.open` that has no writer.
+///
+/// # Errors
+///
+/// The disk refuses a write. The entry is then as found, or partly recovered: to be tried again.
+pub async fn recover_entry<D: Disk>(disk: &D, entry: &Entry) -> Result<Recovered, RecoverError> {
+    let is_ours = SegmentName::parse(&entry.name).is_some();
+    let result = match entry.kind {
+        EntryKind::File if entry.name.starts_with(PROBE_PREFIX) => {
+            remove(disk, &entry.name, 0).await
+        }
+        EntryKind::File if is_ours => recover_file(disk, &entry.name, None).await,
+        EntryKind::File => set_aside(disk, &entry.name, "not a name of a segment".to_owned()).await,
+        EntryKind::Other => set_aside(disk, &entry.name, "not a regular file".to_owned()).await,
+    };
+    result.map_err(|source| RecoverError {
+        name: entry.name.clone(),
+        source,
+    })
+}
+
+/// Closes a segment that its core has given up, at its last commit.
+///
+/// # Errors
+///
+/// As [`recover_entry`].
+pub async fn salvage<D: Disk>(disk: &D, abandoned: &Abandoned) -> Result<Recovered, RecoverError> {
+    let result = recover_file(disk, &abandoned.name, Some(abandoned.committed)).await;
+    result.map_err(|source| RecoverError {
+        name: abandoned.name.clone(),
+        source,
+    })
+}
+
+async fn recover_file<D: Disk>(
+    disk: &D,
+    name: &str,
+    committed: Option<u64>,
+) -> Result<Recovered, WriteError> {
+    let (file, len, scan) = match read_through(disk, name, committed).await {
+        Ok(read) => read,
+        // Its lines are still on the disk, and a reader with more rights or luck may get at them.
+        Err(error) => return set_aside(disk, name, format!("cannot be read: {error}")).await,
+    };
+    let doubt = match committed {
+        Some(_) => None,
+        None => doubt(&scan.ending),
+    };
+    if scan.cut == 0 {
+        return match doubt {
+            Some(what) => set_aside(disk, name, what.to_owned()).await,
+            None => remove(disk, name, len).await,
+        };
+    }
+    let copy = match doubt {
+        Some(what) => {
+            let copy = copy_aside(disk, &file, name, len).await;
+            Some((copy.map_err(failed("copy to .corrupt", name))?, what))
+        }
+        None => None,
+    };
+    let closed = close(disk, &file, len, &scan).await;
+    let closed_len = closed.map_err(failed("close", name))?;
+    // A power cut between a seal and its syncs can show the segment in both places.
+    let is_up = is_copy_of(disk, (Dir::Sealed, name), &file, closed_len).await;
+    let sealed_name = if is_up.map_err(failed("compare", name))? {
+        remove(disk, name, closed_len).await?;
+        name.to_owned()
+    } else {
+        publish(disk, name).await?
+    };
+    Ok(Recovered::Sealed {
+        name: sealed_name,
+        lines: scan.lines,
+        text_bytes: scan.text_bytes,
+        cut_bytes: len.saturating_sub(kept_bytes(&scan)),
+        copy,
+    })
+}
+
+async fn read_through<D: Disk>(
+    disk: &D,
+    name: &str,
+    committed: Option<u64>,
+) -> io::Result<(D::File, u64, Scan)> {
+    let file = disk.open(Dir::Open, name).await?;
+    let len = disk.len(&file).await?;
+    let read_len = committed.map_or(len, |committed| committed.min(len));
+    let scan = scan(disk, &file, read_len, |_| ()).await?;
+    Ok((file, len, scan))
+}
+
+/// Bytes of the file that stay as they are: the whole frame, or up to the last whole line.
+fn kept_bytes(scan: &Scan) -> u64 {
+    match scan.ending {
+        Ending::Whole | Ending::Trailing => scan.understood,
+        _ => scan.cut,
+    }
+}
+
+/// Why there may have been more in a file than the scan could decode, so that a copy must be kept;
+/// `None` if there was not.
+fn doubt(ending: &Ending) -> Option<&'static str> {
+    match ending {
+        Ending::Whole | Ending::Open | Ending::Zeros => None,
+        // Mostly the torn tail of a crash; but a damaged length in a block's header looks the same.
+        Ending::Torn => Some("ends within a block"),
+        Ending::Trailing => Some("other bytes follow the frame"),
+        Ending::Damaged { what } => Some(what),
+    }
+}
+
+/// Makes a whole frame of what is kept, durably; returns the file's length.
+async fn close<D: Disk>(disk: &D, file: &D::File, len: u64, scan: &Scan) -> io::Result<u64> {
+    let kept = kept_bytes(scan);
+    if kept < len {
+        disk.truncate(file, kept).await?;
+    }
+    let end = match scan.ending {
+        Ending::Whole | Ending::Trailing => Vec::new(),
+        _ if scan.cut_is_last => checksum_bytes(scan.hash).to_vec(),
+        _ => [&LAST_BLOCK[..], &checksum_bytes(scan.hash)].concat(),
+    };
+    let end_len = end.len() as u64;
+    disk.write_all_at(file, end, kept).await.0?;
+    disk.sync_data(file).await?;
+    Ok(kept + end_len)
+}
+
+async fn remove<D: Disk>(disk: &D, name: &str, bytes: u64) -> Result<Recovered, WriteError> {
+    let removed = disk.remove(Dir::Open, name).await;
+    removed.map_err(failed("remove", name))?;
+    let synced = disk.sync_dir(Dir::Open).await;
+    synced.map_err(failed("remove", name))?;
+    Ok(Recovered::Removed { bytes })
+}
+
+/// Moves an entry to `.corrupt`, under its name or the first of `name.1`, `name.2`, … that is free.
+async fn set_aside<D: Disk>(disk: &D, name: &str, what: String) -> Result<Recovered, WriteError> {
+    let aside = async {
+        let free = free_name_aside(disk, name).await?;
+        disk.rename((Dir::Open, name), (Dir::Corrupt, &free))
+            .await?;
+        disk.sync_dir(Dir::Corrupt).await?;
+        disk.sync_dir(Dir::Open).await?;
+        Ok(free)
+    };
+    let name = aside.await.map_err(failed("move to .corrupt", name))?;
+    Ok(Recovered::SetAside { name, what })
+}
+
+async fn free_name_aside<D: Disk>(disk: &D, name: &str) -> io::Result<String> {
+    let mut free = name.to_owned();
+    let mut number = 0;
+    while disk.exists(Dir::Corrupt, &free).await? {
+        number += 1;
+        free = format!("{name}.{number}");
+    }
+    Ok(free)
+}
+
+/// Copies a file to `.corrupt`, durably, unless that copy is there already; returns the copy's name.
+async fn copy_aside<D: Disk>(disk: &D, file: &D::File, name: &str, len: u64) -> io::Result<String> {
+    let mut copy_name = name.to_owned();
+    let mut number = 0;
+    while disk.exists(Dir::Corrupt, &copy_name).await? {
+        if is_copy_of(disk, (Dir::Corrupt, &copy_name), file, len).await? {
+            return Ok(copy_name);
+        }
+        number += 1;
+        copy_name = format!("{name}.{number}");
+    }
+    // Under another name until it is whole: a crash leaves that, to be made anew.
+    let part_name = format!("{name}.part");
+    if disk.exists(Dir::Corrupt, &part_name).await? {
+        disk.remove(Dir::Corrupt, &part_name).await?;
+    }
+    let copy = disk.create(Dir::Corrupt, &part_name).await?;
+    let mut position = 0;
+    loop {
+        let bytes = disk.read_at(file, vec![0; COPY_BYTES], position).await?;
+        if bytes.is_empty() {
+            break;
+        }
+        let count = bytes.len() as u64;
+        disk.write_all_at(&copy, bytes, position).await.0?;
+        position += count;
+    }
+    disk.sync_data(&copy).await?;
+    disk.rename((Dir::Corrupt, &part_name), (Dir::Corrupt, &copy_name))
+        .await?;
+    disk.sync_dir(Dir::Corrupt).await?;
+    Ok(copy_name)
+}
+
+/// Whether there is a file of that name with the first `len` bytes of `file` as its content.
+async fn is_copy_of<D: Disk>(
+    disk: &D,
+    (dir, name): (Dir, &str),
+    file: &D::File,
+    len: u64,
+) -> io::Result<bool> {
+    if !disk.exists(dir, name).await? {
+        return Ok(false);
+    }
+    let other = disk.open(dir, name).await?;
+    if disk.len(&other).await? != len {
+        return Ok(false);
+    }
+    let mut position = 0;
+    while position < len {
+        let ours = disk.read_at(file, vec![0; COPY_BYTES], position).await?;
+        let theirs = disk.read_at(&other, vec![0; COPY_BYTES], position).await?;
+        if ours != theirs || ours.is_empty() {
+            return Ok(false);
+        }
+        position += ours.len() as u64;
+    }
+    Ok(true)
+}
+
+fn failed<'a>(operation: &'static str, name: &'a str) -> impl FnOnce(io::Error) -> WriteError + 'a {
+    move |source| WriteError {
+        operation,
+        path: format!("{}{name}", Dir::Open.prefix()),
+        source,
+    }
+}

@@ -1,0 +1,467 @@
+//! Writing one segment: create exclusively, append commits, seal.
+//!
+//! ```text
+//! create ──▶ Writer ──reserve, append*, sync──▶ … ──end──▶ Ended ──seal──▶ sealed
+//!              │ any error after reserve                     │ any error
+//!              └──────────▶ Abandoned { committed }  ◀───────┘
+//! ```
+//!
+//! `reserve` may fail and be tried again: the encoder has not seen the batch. After an error of `append`
+//! or `sync` the file is never written again by this writer: `abandon` says up to where it is committed.
+//! Invariant: `committed <= end <= reserved`.
+
+use std::fmt;
+use std::io;
+
+use zstd::zstd_safe::{
+    CCtx, CParameter, InBuffer, OutBuffer, ResetDirective, compress_bound, get_error_name,
+    zstd_sys::ZSTD_EndDirective,
+};
+
+use super::name::SegmentName;
+use super::{CHECKSUM_BYTES, LAST_BLOCK, WINDOW_LOG_MAX};
+use crate::disk::{Dir, Disk};
+
+/// Space is reserved in steps of this many bytes, so that most commits need no call for it.
+const RESERVE_STEP_BYTES: u64 = 1 << 20;
+
+/// Compressed bytes gather up to here before they are written: some 512 KiB of reports at level 1.
+const WRITE_BYTES: usize = 64 << 10;
+
+/// The longest stretch of compression between two points where other tasks of the core may run: about
+/// half a millisecond at level 1.
+const ENCODE_BYTES_MAX: usize = 256 << 10;
+
+/// What a header, an end of frame and the blocks' own headers may take beside the compressed text.
+const FRAME_OVERHEAD_BYTES: usize = 18 + LAST_BLOCK.len() + CHECKSUM_BYTES + 64;
+
+/// How often a taken name is tried again a millisecond later.
+const NAME_TRIES_MAX: u32 = 10_000;
+
+/// What the disk would not do for a segment.
+#[derive(Debug)]
+pub struct WriteError {
+    /// What was tried: `create`, `append to`, ….
+    pub operation: &'static str,
+    /// On which file, below the data directory.
+    pub path: String,
+    /// What the system said.
+    pub source: io::Error,
+}
+
+/// Whether space is what was missing.
+pub fn is_disk_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
+impl fmt::Display for WriteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot {} {}", self.operation, self.path)
+    }
+}
+
+impl std::error::Error for WriteError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+fn failed<'a>(
+    operation: &'static str,
+    dir: Dir,
+    name: &'a str,
+) -> impl FnOnce(io::Error) -> WriteError + 'a {
+    move |source| WriteError {
+        operation,
+        path: format!("{}{name}", dir.prefix()),
+        source,
+    }
+}
+
+/// The compressor of a core: one zstd context, used for one frame after the other.
+pub struct Encoder {
+    context: CCtx<'static>,
+}
+
+/// How a piece of text ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Directive {
+    Continue,
+    Flush,
+    End,
+}
+
+impl Encoder {
+    /// A compressor at this level, -7 to 19.
+    ///
+    /// # Errors
+    ///
+    /// There is no memory for the context, or zstd refuses the level.
+    pub fn new(level: i32) -> io::Result<Encoder> {
+        let mut context = CCtx::try_create()
+            .ok_or_else(|| io::Error::new(io::ErrorKind::OutOfMemory, "no zstd context"))?;
+        for parameter in [
+            CParameter::CompressionLevel(level),
+            CParameter::ChecksumFlag(true),
+        ] {
+            context.set_parameter(parameter).map_err(zstd_error)?;
+        }
+        // Levels up to 19 have windows of up to 8 MiB of their own choice; larger ones do not exist here.
+        const _: () = assert!(WINDOW_LOG_MAX == 23);
+        Ok(Encoder { context })
+    }
+
+    /// Forgets whatever frame was begun.
+    fn begin(&mut self) -> io::Result<()> {
+        self.context
+            .reset(ResetDirective::SessionOnly)
+            .map_err(zstd_error)?;
+        Ok(())
+    }
+
+    /// Compresses `text` behind the bytes of `out`.
+    fn encode(&mut self, text: &[u8], directive: Directive, out: &mut Vec<u8>) -> io::Result<()> {
+        let directive = match directive {
+            Directive::Continue => ZSTD_EndDirective::ZSTD_e_continue,
+            Directive::Flush => ZSTD_EndDirective::ZSTD_e_flush,
+            Directive::End => ZSTD_EndDirective::ZSTD_e_end,
+        };
+        let mut input = InBuffer::around(text);
+        loop {
+            out.reserve(encoded_bytes_max(text.len() - input.pos()));
+            let filled = out.len();
+            let mut output = OutBuffer::around_pos(out, filled);
+            let left = self
+                .context
+                .compress_stream2(&mut output, &mut input, directive)
+                .map_err(zstd_error)?;
+            let flushed = left == 0 || directive == ZSTD_EndDirective::ZSTD_e_continue;
+            if flushed && input.pos() == text.len() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn zstd_error(code: usize) -> io::Error {
+    io::Error::other(format!("zstd: {}", get_error_name(code)))
+}
+
+/// The most that `text_bytes` of text can add to a segment, its end included.
+fn encoded_bytes_max(text_bytes: usize) -> usize {
+    compress_bound(text_bytes) + FRAME_OVERHEAD_BYTES
+}
+
+/// How far a commit must go before its reports are answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// The kernel has the bytes.
+    Written,
+    /// They are on stable storage, the file's name included.
+    Durable,
+}
+
+/// What follows a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// The segment stays open.
+    KeepOpen,
+    /// It was the segment's last commit.
+    Seal,
+}
+
+/// An open segment.
+pub struct Writer<D: Disk> {
+    file: D::File,
+    name: String,
+    /// Bytes of the file that are as durable as the last commit's [`Reach`] says.
+    committed: u64,
+    /// Bytes of the file that are written.
+    end: u64,
+    /// Bytes for which the file has space.
+    reserved: u64,
+    lines: u64,
+    text_bytes: u64,
+}
+
+/// A segment whose writer has given up on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Abandoned {
+    /// Its name in `.open`.
+    pub name: String,
+    /// The bytes that must be kept; what follows was refused to its clients.
+    pub committed: u64,
+}
+
+impl<D: Disk> Writer<D> {
+    /// Makes a segment for lines from `first` on, or from the next millisecond that is free. Its name is
+    /// durable if the reach says so.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be made, or its name not be synced.
+    pub async fn create(
+        disk: &D,
+        encoder: &mut Encoder,
+        first: SegmentName,
+        reach: Reach,
+    ) -> Result<Writer<D>, WriteError> {
+        let mut segment = first;
+        let mut tries = 0;
+        let (file, name) = loop {
+            let name = segment.to_string();
+            match Self::create_named(disk, &name).await {
+                Ok(file) => break (file, name),
+                Err(error) => {
+                    let taken = error.source.kind() == io::ErrorKind::AlreadyExists;
+                    tries += 1;
+                    if !taken || tries == NAME_TRIES_MAX {
+                        return Err(error);
+                    }
+                    segment = segment.next();
+                }
+            }
+        };
+        if reach == Reach::Durable {
+            let synced = disk.sync_dir(Dir::Open).await;
+            synced.map_err(failed("sync the name of", Dir::Open, &name))?;
+        }
+        encoder.begin().map_err(failed("begin", Dir::Open, &name))?;
+        Ok(Writer {
+            file,
+            name,
+            committed: 0,
+            end: 0,
+            reserved: 0,
+            lines: 0,
+            text_bytes: 0,
+        })
+    }
+
+    async fn create_named(disk: &D, name: &str) -> Result<D::File, WriteError> {
+        // A sealed one may have the name when the clock was set back.
+        let sealed = disk.exists(Dir::Sealed, name).await;
+        if sealed.map_err(failed("look for", Dir::Sealed, name))? {
+            let error = io::Error::from(io::ErrorKind::AlreadyExists);
+            return Err(failed("create", Dir::Sealed, name)(error));
+        }
+        let created = disk.create(Dir::Open, name).await;
+        created.map_err(failed("create", Dir::Open, name))
+    }
+
+    /// Its name in `.open`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Makes sure that `text_bytes` more of text fit on the disk, whatever they compress to, with
+    /// `free_bytes_min` left to others. The segment is as before if they do not.
+    ///
+    /// # Errors
+    ///
+    /// The disk is full or has less free than that.
+    pub async fn reserve(
+        &mut self,
+        disk: &D,
+        text_bytes: usize,
+        free_bytes_min: u64,
+    ) -> Result<(), WriteError> {
+        let needed = self.end + encoded_bytes_max(text_bytes) as u64;
+        if needed <= self.reserved {
+            return Ok(());
+        }
+        let reserved = needed.next_multiple_of(RESERVE_STEP_BYTES);
+        let more = reserved - self.reserved;
+        let space = reserve_space(disk, &self.file, self.reserved, more, free_bytes_min).await;
+        space.map_err(failed("reserve space for", Dir::Open, &self.name))?;
+        self.reserved = reserved;
+        Ok(())
+    }
+
+    /// Commits a batch of whole lines: compress, write, and sync if the reach says so. Ends the frame as
+    /// well if this is the last batch, so that the seal needs no sync of its own.
+    ///
+    /// `out` is scratch space. Other tasks of the core run at every write.
+    ///
+    /// # Errors
+    ///
+    /// The segment is then to be abandoned.
+    pub async fn commit(
+        &mut self,
+        disk: &D,
+        encoder: &mut Encoder,
+        out: &mut Vec<u8>,
+        batch: Batch<'_>,
+    ) -> Result<(), WriteError> {
+        let mut pieces = batch.text.chunks(ENCODE_BYTES_MAX).peekable();
+        while let Some(piece) = pieces.next() {
+            let directive = match (pieces.peek(), batch.then) {
+                (Some(_), _) => Directive::Continue,
+                (None, Then::KeepOpen) => Directive::Flush,
+                (None, Then::Seal) => Directive::End,
+            };
+            self.encode(encoder, piece, directive, out)?;
+            if directive != Directive::Continue || out.len() >= WRITE_BYTES {
+                self.write(disk, out).await?;
+            }
+        }
+        if batch.reach == Reach::Durable || batch.then == Then::Seal {
+            self.sync(disk).await?;
+        }
+        self.committed = self.end;
+        self.lines += u64::from(batch.lines);
+        self.text_bytes += batch.text.len() as u64;
+        Ok(())
+    }
+
+    /// Ends the frame of a segment that gets no more batches, and makes it durable.
+    ///
+    /// # Errors
+    ///
+    /// The segment is then to be abandoned.
+    pub async fn end(
+        &mut self,
+        disk: &D,
+        encoder: &mut Encoder,
+        out: &mut Vec<u8>,
+    ) -> Result<(), WriteError> {
+        self.encode(encoder, &[], Directive::End, out)?;
+        self.write(disk, out).await?;
+        self.sync(disk).await?;
+        self.committed = self.end;
+        Ok(())
+    }
+
+    fn encode(
+        &self,
+        encoder: &mut Encoder,
+        text: &[u8],
+        directive: Directive,
+        out: &mut Vec<u8>,
+    ) -> Result<(), WriteError> {
+        let encoded = encoder.encode(text, directive, out);
+        encoded.map_err(failed("compress for", Dir::Open, &self.name))
+    }
+
+    async fn write(&mut self, disk: &D, out: &mut Vec<u8>) -> Result<(), WriteError> {
+        let bytes = std::mem::take(out);
+        let len = bytes.len() as u64;
+        let (result, mut bytes) = disk.write_all_at(&self.file, bytes, self.end).await;
+        bytes.clear();
+        *out = bytes;
+        result.map_err(failed("append to", Dir::Open, &self.name))?;
+        self.end += len;
+        Ok(())
+    }
+
+    async fn sync(&self, disk: &D) -> Result<(), WriteError> {
+        let synced = disk.sync_data(&self.file).await;
+        synced.map_err(failed("sync", Dir::Open, &self.name))
+    }
+
+    /// What must be kept of the segment if it is given up.
+    pub fn committed(&self) -> Abandoned {
+        Abandoned {
+            name: self.name.clone(),
+            committed: self.committed,
+        }
+    }
+
+    /// Gives the segment up after an error.
+    pub fn abandon(self) -> Abandoned {
+        self.committed()
+    }
+
+    /// Moves the ended segment up into the data directory; it never changes again.
+    ///
+    /// # Errors
+    ///
+    /// It may be in `.open`, in the data directory, or seen in both after a power cut: recovery settles
+    /// that.
+    pub async fn seal(self, disk: &D) -> Result<Sealed, WriteError> {
+        if self.reserved > self.end {
+            let trimmed = disk.truncate(&self.file, self.end).await;
+            trimmed.map_err(failed("trim", Dir::Open, &self.name))?;
+        }
+        let name = publish(disk, &self.name).await?;
+        Ok(Sealed {
+            name,
+            lines: self.lines,
+            text_bytes: self.text_bytes,
+            file_bytes: self.end,
+        })
+    }
+}
+
+/// Some whole lines for one commit.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch<'a> {
+    /// The lines, each with its line break; not empty.
+    pub text: &'a [u8],
+    /// How many they are.
+    pub lines: u32,
+    /// How far to go before returning.
+    pub reach: Reach,
+    /// What follows.
+    pub then: Then,
+}
+
+/// A segment that has been sealed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sealed {
+    /// Its name in the data directory.
+    pub name: String,
+    /// Lines in it.
+    pub lines: u64,
+    /// Bytes of its text.
+    pub text_bytes: u64,
+    /// Bytes of the file.
+    pub file_bytes: u64,
+}
+
+/// Moves a whole segment from `.open` up, under its name or the next one that is free, durably.
+/// Returns the name.
+pub(super) async fn publish<D: Disk>(disk: &D, open_name: &str) -> Result<String, WriteError> {
+    let mut name = open_name.to_owned();
+    loop {
+        match disk
+            .rename((Dir::Open, open_name), (Dir::Sealed, &name))
+            .await
+        {
+            Ok(()) => break,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let taken = SegmentName::parse(&name);
+                name = match taken {
+                    Some(segment) => segment.next().to_string(),
+                    None => return Err(failed("move up", Dir::Open, open_name)(error)),
+                };
+            }
+            Err(error) => return Err(failed("move up", Dir::Open, open_name)(error)),
+        }
+    }
+    // The new name first: a crash between the two then shows the segment twice, never not at all.
+    for dir in [Dir::Sealed, Dir::Open] {
+        let synced = disk.sync_dir(dir).await;
+        synced.map_err(failed("sync the name of", dir, &name))?;
+    }
+    Ok(name)
+}
+
+/// Reserves `len` bytes from `offset` if more than `free_bytes_min` stay free.
+pub(crate) async fn reserve_space<D: Disk>(
+    disk: &D,
+    file: &D::File,
+    offset: u64,
+    len: u64,
+    free_bytes_min: u64,
+) -> io::Result<()> {
+    let free = disk.free_bytes().await?;
+    if free < free_bytes_min.saturating_add(len) {
+        let message = format!("{free} bytes are free, {free_bytes_min} are to stay so");
+        return Err(io::Error::new(io::ErrorKind::StorageFull, message));
+    }
+    disk.reserve(file, offset, len).await
+}
