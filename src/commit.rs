@@ -1,0 +1,326 @@
+//! The commit loop of a core: takes batches from the shard and puts them into segments.
+//!
+//! ```text
+//! Step::Commit ─▶ create (if none is open) ─▶ reserve ─▶ compress, write ─▶ sync ─▶ tickets are done
+//!                    │ error                     │ error    │ error                      │ Then::Seal
+//!                    ▼                           ▼          ▼                            ▼
+//!                 refused                  refused, seal  refused, abandon      seal, beside the next
+//! ```
+//!
+//! While one batch syncs, the next gathers: the slower the disk, the larger the batch, the fewer the
+//! syncs. After a failure the shard's gate is shut; what had gathered is still tried, and then a probe
+//! file every [`Policy::probe_every`] until the disk takes it. An abandoned segment goes to `salvage`.
+
+use std::cell::RefCell;
+use std::error::Error;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::Duration;
+
+use crate::disk::{Dir, Disk};
+use crate::health::Health;
+use crate::rt::{self, JoinHandle, Panicked};
+use crate::segment::name::{CoreIndex, SegmentName};
+use crate::segment::recover::PROBE_PREFIX;
+use crate::segment::writer::{
+    self, Abandoned, Encoder, Reach, Then, WriteError, Writer, reserve_space,
+};
+use crate::shard::{Batch, Refusal, Shard, Step};
+use crate::time::Now;
+
+/// Bytes that a probe reserves and writes.
+const PROBE_RESERVE_BYTES: u64 = 1 << 20;
+const PROBE_WRITE_BYTES: usize = 4 << 10;
+
+/// How a core commits.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    /// Which core this is.
+    pub core: CoreIndex,
+    /// How far a commit goes before its tickets are done.
+    pub reach: Reach,
+    /// Bytes of the disk that are left to others.
+    pub free_bytes_min: u64,
+    /// How long to wait after a failure before the disk is tried again.
+    pub probe_every: Duration,
+}
+
+/// A core's commit loop and all that it owns.
+pub struct CommitLoop<D: Disk, C> {
+    policy: Policy,
+    disk: Rc<D>,
+    clock: C,
+    shard: Rc<RefCell<Shard>>,
+    health: Arc<Health>,
+    salvage: SyncSender<Abandoned>,
+    encoder: Encoder,
+    scratch: Vec<u8>,
+    open: Option<Writer<D>>,
+    /// At most one seal runs beside the commits.
+    sealing: Option<JoinHandle<Result<(), Panicked>>>,
+}
+
+impl<D, C> CommitLoop<D, C>
+where
+    D: Disk + 'static,
+    D::File: 'static,
+    C: Fn() -> Now,
+{
+    /// A loop with no segment open. `salvage` takes what it abandons.
+    pub fn new(
+        policy: Policy,
+        disk: D,
+        clock: C,
+        shard: Rc<RefCell<Shard>>,
+        health: Arc<Health>,
+        salvage: SyncSender<Abandoned>,
+        encoder: Encoder,
+    ) -> Self {
+        CommitLoop {
+            policy,
+            disk: Rc::new(disk),
+            clock,
+            shard,
+            health,
+            salvage,
+            encoder,
+            scratch: Vec::new(),
+            open: None,
+            sealing: None,
+        }
+    }
+
+    /// Runs until the shard is closed and everything in it has been committed or refused, and every
+    /// segment sealed or abandoned.
+    pub async fn run(mut self) {
+        loop {
+            match self.next_step().await {
+                Step::Commit(batch) => self.commit(batch).await,
+                Step::Seal => self.seal_open().await,
+                Step::Stop => break,
+            }
+        }
+        self.seal_open().await;
+        self.finish_seal().await;
+    }
+
+    async fn next_step(&self) -> Step {
+        loop {
+            let now_ms = (self.clock)().monotonic_ms;
+            let (step, is_refusing) = {
+                let mut shard = self.shard.borrow_mut();
+                let is_refusing = shard.check_gate().is_err() && !shard.has_waiting();
+                (shard.next_step(now_ms), is_refusing)
+            };
+            let due = match step {
+                Ok(step) => return step,
+                Err(due) => due,
+            };
+            let signal = poll_fn(|context| self.shard.borrow_mut().poll_signal(context));
+            if is_refusing {
+                let waited = rt::timeout(self.policy.probe_every, signal).await;
+                if waited.is_none() {
+                    self.probe().await;
+                }
+            } else if let Some(due) = due {
+                let wait = Duration::from_millis(due.saturating_sub(now_ms));
+                rt::timeout(wait, signal).await;
+            } else {
+                signal.await;
+            }
+        }
+    }
+
+    async fn commit(&mut self, batch: Batch) {
+        let core = self.policy.core;
+        self.health.begin_commit(core, (self.clock)().monotonic_ms);
+        let result = self.try_commit(&batch).await;
+        self.health.end_commit(core);
+        let result = match result {
+            Ok(()) => {
+                self.report_accepting();
+                Ok(())
+            }
+            Err(error) => {
+                let why = refusal(&error);
+                let lines = batch.lines;
+                let cause = error.source().map(ToString::to_string);
+                tracing::error!(core, lines, ?why, error = %error, cause, "batch refused");
+                self.health.refuse(core, why);
+                Err(why)
+            }
+        };
+        self.shard.borrow_mut().end_commit(batch, result);
+    }
+
+    async fn try_commit(&mut self, batch: &Batch) -> Result<(), WriteError> {
+        let mut segment = match self.open.take() {
+            Some(segment) => segment,
+            None => self.create(batch).await?,
+        };
+        let text_bytes = batch.text.len();
+        let reserved = segment
+            .reserve(&*self.disk, text_bytes, self.policy.free_bytes_min)
+            .await;
+        if let Err(error) = reserved {
+            // What it holds is whole, and its end has space.
+            self.end_and_seal(segment).await;
+            return Err(error);
+        }
+        let commit = writer::Batch {
+            text: &batch.text,
+            lines: batch.lines,
+            reach: self.policy.reach,
+            then: batch.then,
+        };
+        let committed = segment
+            .commit(&*self.disk, &mut self.encoder, &mut self.scratch, commit)
+            .await;
+        match (committed, batch.then) {
+            (Err(error), _) => {
+                self.abandon(segment.abandon());
+                Err(error)
+            }
+            (Ok(()), Then::KeepOpen) => {
+                self.open = Some(segment);
+                Ok(())
+            }
+            (Ok(()), Then::Seal) => {
+                self.seal_beside(segment).await;
+                Ok(())
+            }
+        }
+    }
+
+    async fn create(&mut self, batch: &Batch) -> Result<Writer<D>, WriteError> {
+        let first = SegmentName {
+            time: batch.first,
+            core: self.policy.core,
+        };
+        Writer::create(&*self.disk, &mut self.encoder, first, self.policy.reach).await
+    }
+
+    async fn seal_open(&mut self) {
+        if let Some(segment) = self.open.take() {
+            self.end_and_seal(segment).await;
+        }
+    }
+
+    async fn end_and_seal(&mut self, mut segment: Writer<D>) {
+        let ended = segment
+            .end(&*self.disk, &mut self.encoder, &mut self.scratch)
+            .await;
+        match ended {
+            Ok(()) => self.seal_beside(segment).await,
+            Err(error) => {
+                log_failed_seal(self.policy.core, &error);
+                self.abandon(segment.abandon());
+            }
+        }
+    }
+
+    /// Moves an ended segment up while the next commits go on: nobody waits for it.
+    async fn seal_beside(&mut self, segment: Writer<D>) {
+        self.finish_seal().await;
+        let disk = Rc::clone(&self.disk);
+        let core = self.policy.core;
+        let salvage = self.salvage.clone();
+        self.sealing = Some(rt::spawn(async move {
+            let as_found = segment.committed();
+            match segment.seal(&*disk).await {
+                Ok(sealed) => tracing::debug!(
+                    core,
+                    name = sealed.name,
+                    lines = sealed.lines,
+                    text_bytes = sealed.text_bytes,
+                    file_bytes = sealed.file_bytes,
+                    "segment sealed"
+                ),
+                Err(error) => {
+                    log_failed_seal(core, &error);
+                    hand_over(&salvage, as_found);
+                }
+            }
+        }));
+    }
+
+    async fn finish_seal(&mut self) {
+        if let Some(sealing) = self.sealing.take() {
+            // A panic in it has been logged; the segment is in `.open` for the next start.
+            let _ = sealing.await;
+        }
+    }
+
+    fn abandon(&mut self, abandoned: Abandoned) {
+        hand_over(&self.salvage, abandoned);
+    }
+
+    fn report_accepting(&self) {
+        if let Err(why) = self.shard.borrow().check_gate() {
+            if why == Refusal::Draining {
+                return;
+            }
+            self.health.accept(self.policy.core);
+            tracing::info!(core = self.policy.core, ?why, "accepting reports again");
+        }
+    }
+
+    /// Tries whether the disk would take a segment, and opens the gate if it would.
+    async fn probe(&self) {
+        if let Err(error) = self.try_probe().await {
+            let cause = error.to_string();
+            tracing::debug!(core = self.policy.core, cause, "the disk still refuses");
+            // The reason may have changed, from failing to full.
+            let why = refusal_of(&error);
+            self.health.refuse(self.policy.core, why);
+            self.shard.borrow_mut().refuse(why);
+            return;
+        }
+        self.report_accepting();
+        self.shard.borrow_mut().accept();
+    }
+
+    async fn try_probe(&self) -> std::io::Result<()> {
+        let name = format!("{PROBE_PREFIX}c{:03}", self.policy.core);
+        if self.disk.exists(Dir::Open, &name).await? {
+            self.disk.remove(Dir::Open, &name).await?;
+        }
+        let file = self.disk.create(Dir::Open, &name).await?;
+        let result = async {
+            let free_bytes_min = self.policy.free_bytes_min;
+            reserve_space(&*self.disk, &file, 0, PROBE_RESERVE_BYTES, free_bytes_min).await?;
+            let bytes = vec![0; PROBE_WRITE_BYTES];
+            self.disk.write_all_at(&file, bytes, 0).await.0?;
+            self.disk.sync_data(&file).await
+        }
+        .await;
+        self.disk.remove(Dir::Open, &name).await?;
+        result
+    }
+}
+
+fn refusal(error: &WriteError) -> Refusal {
+    refusal_of(&error.source)
+}
+
+fn refusal_of(error: &std::io::Error) -> Refusal {
+    if writer::is_disk_full(error) {
+        Refusal::DiskFull
+    } else {
+        Refusal::DiskFailing
+    }
+}
+
+fn log_failed_seal(core: CoreIndex, error: &WriteError) {
+    let cause = error.source().map(ToString::to_string);
+    tracing::error!(core, error = %error, cause, "segment not sealed, to be salvaged");
+}
+
+fn hand_over(salvage: &SyncSender<Abandoned>, abandoned: Abandoned) {
+    if let Err(error) = salvage.try_send(abandoned) {
+        // It stays in `.open`, whole up to its last commit; the next start closes it.
+        tracing::warn!(cause = %error, "no room to note an abandoned segment");
+    }
+}
