@@ -1,0 +1,1027 @@
+//! Settings: flags, environment and defaults become one checked [`Config`].
+//!
+//! Each setting is one row of `settings!` below: its help, key, type, default and range. The row
+//! makes the field of [`Flags`], the field of [`Config`] and the entry of [`settings`]; the key
+//! spells the other two names, so `flush_secs` is `FLUSH_SECS` and `--flush-secs`. The first layer
+//! that has a setting decides: flag, environment (an empty value counts as unset), default.
+//!
+//! Nothing is opened, bound or created here, and the process environment is not read: the caller
+//! passes a function that looks a variable up. Whether a directory can be written or an address
+//! exists is found out by whoever uses it.
+//!
+//! Invariant: every value in a [`Config`] that [`Config::resolve`] returned is in its range.
+//!
+//! Units: sizes are bytes, `1048576` or with `KiB`, `MiB`, `GiB`, `TiB` (powers of 1024), `kB` or
+//! `KB`, `MB`, `GB`, `TB` (powers of 1000); times are whole seconds, `90` or with `s`, `m`, `h`,
+//! `d`.
+
+use std::error::Error;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const TIB: u64 = 1 << 40;
+
+/// Most addresses in `HOST`: each is one more socket on every worker.
+pub const ADDRESSES_MAX: usize = 16;
+
+/// Most workers: as many as a `cpu_set_t` has CPUs (`CPU_SETSIZE`, CPU_SET(3)).
+pub const WORKERS_MAX: usize = 1024;
+
+/// Turns the rows into [`Flags`], [`Config`], [`Config::resolve_with_sources`] and [`settings`].
+///
+/// A row is `key: type = default, domain;` under its help. argh takes the help as a literal only,
+/// so the bracketed end that repeats name, range and default is written out; a test compares it.
+macro_rules! settings {
+    (
+        options: $(
+            $(#[doc = $help:tt])+
+            $key:ident: $value:ty = $default:literal, $domain:expr;
+        )+
+        switches: $(
+            $(#[doc = $switch_help:tt])+
+            $switch:ident: $switch_value:ty = $switch_default:literal, $switch_domain:expr;
+        )+
+    ) => {
+        /// Receives NetWatch reports over HTTP and keeps them as compressed JSON lines.
+        //
+        // Values stay text here, so that every layer is read and refused by the same code.
+        #[derive(argh::FromArgs, Clone, Debug, Default)]
+        #[argh(help_triggers("-h", "--help", "help"), usage = "[<options>]")]
+        pub struct Flags {
+            $(
+                $(#[doc = $help])+
+                #[argh(option)]
+                pub $key: Option<String>,
+            )+
+            $(
+                $(#[doc = $switch_help])+
+                #[argh(switch)]
+                pub $switch: bool,
+            )+
+            /// print each setting with its value and source, and exit
+            #[argh(switch)]
+            pub check_config: bool,
+            /// print the version, and exit
+            #[argh(switch)]
+            pub version: bool,
+        }
+
+        /// The settings in effect, each in its range.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct Config {
+            $( $(#[doc = $help])+ pub $key: $value, )+
+            $( $(#[doc = $switch_help])+ pub $switch: $switch_value, )+
+        }
+
+        impl Config {
+            /// The settings in effect, and a line for each that says where it comes from.
+            pub fn resolve_with_sources(
+                flags: &Flags,
+                env: impl Fn(&str) -> Option<OsString>,
+            ) -> Result<(Config, Vec<Resolved>), ConfigError> {
+                let mut layers = Layers { env, resolved: Vec::new() };
+                let config = Config {
+                    $( $key: {
+                        let flag = flags.$key.as_deref();
+                        layers.read(stringify!($key), &$domain, flag, $default)?
+                    }, )+
+                    $( $switch: {
+                        let flag = flags.$switch.then_some("true");
+                        layers.read(stringify!($switch), &$switch_domain, flag, $switch_default)?
+                    }, )+
+                };
+                Ok((config, layers.resolved))
+            }
+        }
+
+        /// Every setting, in the order of `--help`.
+        pub fn settings() -> Vec<Setting> {
+            vec![
+                $( Setting {
+                    key: stringify!($key),
+                    default: $default,
+                    range: $domain.range(),
+                    help: concat!($($help),+).trim_ascii(),
+                }, )+
+                $( Setting {
+                    key: stringify!($switch),
+                    default: $switch_default,
+                    range: $switch_domain.range(),
+                    help: concat!($($switch_help),+).trim_ascii(),
+                }, )+
+            ]
+        }
+    };
+}
+
+settings! {
+options:
+    /// addresses to listen on
+    /// (HOST; up to 16 different IP addresses with commas between; default 0.0.0.0,::)
+    host: Host = "0.0.0.0,::", Addresses;
+
+    /// public port, 0 for any free one
+    /// (PORT; 0 to 65535; default 8080)
+    port: u16 = "8080", Integers(0..=u16::MAX);
+
+    /// directory that holds the segments
+    /// (DATA_DIR; a path; default ./data/reports)
+    data_dir: PathBuf = "./data/reports", Paths;
+
+    /// what a report's 200 promises: synced to disk, written to the kernel, or held in memory
+    /// (ACK; durable, written or buffered; default durable)
+    ack: Ack = "durable", Words(Ack::WORDS);
+
+    /// bytes of lines at which a segment is sealed
+    /// (FLUSH_BYTES; 1KiB to 1GiB; default 10MiB)
+    flush_bytes: u64 = "10MiB", Sizes(KIB..=GIB);
+
+    /// time from its first line to the seal of a segment
+    /// (FLUSH_SECS; 1s to 1h; default 60s)
+    flush_secs: Duration = "60s", Times(1..=3600);
+
+    /// zstd level, 0 for zstd's own default
+    /// (COMPRESSION_LEVEL; -7 to 19; default 1)
+    compression_level: i32 = "1", Integers(-7..=19);
+
+    /// worker threads, one to a CPU; `all` takes every CPU the process may run on
+    /// (WORKERS; all or 1 to 1024; default all)
+    workers: Option<usize> = "all", OrAll(Integers(1..=WORKERS_MAX));
+
+    /// bytes a worker holds that are not committed yet; beyond, reports get 503
+    /// (SHARD_BYTES_MAX; 2MiB to 16GiB; default 64MiB)
+    shard_bytes_max: u64 = "64MiB", Sizes(2 * MIB..=16 * GIB);
+
+    /// free disk space below which reports get 503
+    /// (MIN_FREE_BYTES; 0 to 1TiB; default 256MiB)
+    min_free_bytes: u64 = "256MiB", Sizes(0..=TIB);
+
+    /// time a client has to send a request head
+    /// (HEAD_SECS; 1s to 5m; default 10s)
+    head_secs: Duration = "10s", Times(1..=300);
+
+    /// time a client has to send a request body
+    /// (BODY_SECS; 1s to 1h; default 30s)
+    body_secs: Duration = "30s", Times(1..=3600);
+
+    /// time a connection may stay open between requests
+    /// (IDLE_SECS; 1s to 1h; default 60s)
+    idle_secs: Duration = "60s", Times(1..=3600);
+
+    /// time a client has to take a response
+    /// (WRITE_SECS; 1s to 1h; default 30s)
+    write_secs: Duration = "30s", Times(1..=3600);
+
+    /// time open requests have to end at shutdown
+    /// (SHUTDOWN_SECS; 0s to 5m; default 5s)
+    shutdown_secs: Duration = "5s", Times(0..=300);
+
+    /// form of log lines; `auto` is text on a terminal and JSON elsewhere
+    /// (LOG_FORMAT; auto, json or text; default auto)
+    log_format: LogFormat = "auto", Words(LogFormat::WORDS);
+
+switches:
+    /// log debug events as well
+    /// (DEBUG; true or false; default false)
+    debug: bool = "false", Bools;
+}
+
+impl Config {
+    /// Flags win over environment, environment over defaults. The first setting that is refused,
+    /// in the order of [`settings`], is the error.
+    pub fn resolve(
+        flags: &Flags,
+        env: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Config, ConfigError> {
+        Self::resolve_with_sources(flags, env).map(|(config, _)| config)
+    }
+}
+
+impl Default for Config {
+    /// Every setting at its default.
+    fn default() -> Config {
+        Self::resolve(&Flags::default(), |_| None).expect("each default is in its own range")
+    }
+}
+
+/// The addresses of the public port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// `1 <= addresses.len() <= ADDRESSES_MAX`, no two alike.
+    pub addresses: Vec<IpAddr>,
+    /// With [`Source::Default`] a machine without IPv6 is worth a warning only; an address that
+    /// somebody asked for has to work.
+    pub source: Source,
+}
+
+/// What has happened to a report when its client reads 200.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ack {
+    /// It is on stable storage, the file's name too: it survives the machine.
+    Durable,
+    /// `write` returned: it survives the process, not the machine.
+    Written,
+    /// It is in memory: it survives neither.
+    Buffered,
+}
+
+impl Ack {
+    const WORDS: &[(&'static str, Ack)] = &[
+        ("durable", Ack::Durable),
+        ("written", Ack::Written),
+        ("buffered", Ack::Buffered),
+    ];
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    Auto,
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+impl LogFormat {
+    const WORDS: &[(&'static str, LogFormat)] = &[
+        ("auto", LogFormat::Auto),
+        ("json", LogFormat::Json),
+        ("text", LogFormat::Text),
+    ];
+}
+
+/// A setting as its row describes it; for `--help`, the README, and the tests that compare them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// The name in messages and the field of [`Config`]: `flush_secs`.
+    pub key: &'static str,
+    /// The default as an operator would write it: `60s`.
+    pub default: &'static str,
+    /// What is accepted, as refusals spell it: `1s to 1h`.
+    pub range: String,
+    /// The line of `--help`; it ends in `(FLUSH_SECS; 1s to 1h; default 60s)`.
+    pub help: &'static str,
+}
+
+impl Setting {
+    /// The environment variable: `FLUSH_SECS`.
+    pub fn env(&self) -> String {
+        env_name(self.key)
+    }
+
+    /// The flag: `--flush-secs`.
+    pub fn flag(&self) -> String {
+        flag_name(self.key)
+    }
+}
+
+fn env_name(key: &str) -> String {
+    key.to_ascii_uppercase()
+}
+
+/// argh spells the flag of a field in the same way.
+fn flag_name(key: &str) -> String {
+    format!("--{}", key.replace('_', "-"))
+}
+
+/// The layer that decided a setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// No layer above has it.
+    Default,
+    /// The variable that [`Setting::env`] names.
+    Environment,
+    /// The flag that [`Setting::flag`] names.
+    Flag,
+}
+
+impl Source {
+    /// What an operator would look for: `default`, `PORT` or `--port`.
+    pub fn name(self, key: &str) -> String {
+        match self {
+            Self::Default => String::from("default"),
+            Self::Environment => env_name(key),
+            Self::Flag => flag_name(key),
+        }
+    }
+}
+
+/// One setting in effect, displayed as the line of `--check-config`: `port = 8080  (PORT)`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// [`Setting::key`].
+    pub key: &'static str,
+    /// The value as the server understood it, in the largest unit that divides it.
+    pub value: String,
+    /// Where the value comes from.
+    pub source: Source,
+}
+
+impl fmt::Display for Resolved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, value, source } = self;
+        write!(f, "{key} = {value}  ({})", source.name(key))
+    }
+}
+
+/// A setting that is refused; it stops the start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// [`Setting::key`].
+    pub key: &'static str,
+    /// [`Setting::range`], or `UTF-8 text`.
+    pub expected: String,
+    /// The value that was given.
+    pub found: OsString,
+    /// The layer that gave it.
+    pub source: Source,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let source = self.source.name(self.key);
+        let Self {
+            key,
+            expected,
+            found,
+            ..
+        } = self;
+        write!(
+            f,
+            "{key}: expected {expected}, found {found:?} (from {source})"
+        )
+    }
+}
+
+impl Error for ConfigError {}
+
+/// The layers that are asked for every setting, and what they have answered so far.
+struct Layers<E> {
+    env: E,
+    resolved: Vec<Resolved>,
+}
+
+impl<E: Fn(&str) -> Option<OsString>> Layers<E> {
+    /// The value of `key` from the first layer that has it.
+    fn read<D: Domain>(
+        &mut self,
+        key: &'static str,
+        domain: &D,
+        flag: Option<&str>,
+        default: &'static str,
+    ) -> Result<D::Value, ConfigError> {
+        let from_env = || (self.env)(&env_name(key)).filter(|text| !text.is_empty());
+        let (text, source) = if let Some(text) = flag {
+            (OsString::from(text), Source::Flag)
+        } else if let Some(text) = from_env() {
+            (text, Source::Environment)
+        } else {
+            (OsString::from(default), Source::Default)
+        };
+        let refuse = |expected, found: &OsStr| ConfigError {
+            key,
+            expected,
+            found: found.to_owned(),
+            source,
+        };
+        let Some(utf8) = text.to_str() else {
+            return Err(refuse(String::from("UTF-8 text"), &text));
+        };
+        let Some(value) = domain.parse(utf8, source) else {
+            return Err(refuse(domain.range(), &text));
+        };
+        self.resolved.push(Resolved {
+            key,
+            value: domain.spell(&value),
+            source,
+        });
+        Ok(value)
+    }
+}
+
+/// The values that a setting may take, and how they are spelled.
+trait Domain {
+    type Value;
+
+    /// `None`: not a value, or out of range.
+    fn parse(&self, text: &str, source: Source) -> Option<Self::Value>;
+
+    /// The one spelling among those that [`Domain::parse`] takes for the same value.
+    fn spell(&self, value: &Self::Value) -> String;
+
+    /// What is accepted, to stand after `expected`.
+    fn range(&self) -> String;
+}
+
+struct Integers<T>(RangeInclusive<T>);
+
+impl<T: FromStr + PartialOrd + fmt::Display> Domain for Integers<T> {
+    type Value = T;
+
+    fn parse(&self, text: &str, _: Source) -> Option<T> {
+        text.parse().ok().filter(|value| self.0.contains(value))
+    }
+
+    fn spell(&self, value: &T) -> String {
+        value.to_string()
+    }
+
+    fn range(&self) -> String {
+        format!("{} to {}", self.0.start(), self.0.end())
+    }
+}
+
+/// The word `all`, read as `None`, beside the values of another domain.
+struct OrAll<D>(D);
+
+impl<D: Domain> Domain for OrAll<D> {
+    type Value = Option<D::Value>;
+
+    fn parse(&self, text: &str, source: Source) -> Option<Self::Value> {
+        if text == "all" {
+            return Some(None);
+        }
+        self.0.parse(text, source).map(Some)
+    }
+
+    fn spell(&self, value: &Self::Value) -> String {
+        match value {
+            None => String::from("all"),
+            Some(value) => self.0.spell(value),
+        }
+    }
+
+    fn range(&self) -> String {
+        format!("all or {}", self.0.range())
+    }
+}
+
+/// Sizes in bytes.
+struct Sizes(RangeInclusive<u64>);
+
+/// The binary ones first, and the largest of them: that is the order in which a size is spelled.
+const SIZE_UNITS: [(&str, u64); 10] = [
+    ("TiB", TIB),
+    ("GiB", GIB),
+    ("MiB", MIB),
+    ("KiB", KIB),
+    ("", 1),
+    ("kB", 1000),
+    ("KB", 1000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("TB", 1_000_000_000_000),
+];
+
+impl Domain for Sizes {
+    type Value = u64;
+
+    fn parse(&self, text: &str, _: Source) -> Option<u64> {
+        parse_with_unit(text, &SIZE_UNITS).filter(|size| self.0.contains(size))
+    }
+
+    fn spell(&self, size: &u64) -> String {
+        // Zero is a multiple of every unit, and needs none.
+        spell_with_unit(*size, if *size == 0 { &[("", 1)] } else { &SIZE_UNITS })
+    }
+
+    fn range(&self) -> String {
+        format!(
+            "{} to {}",
+            self.spell(self.0.start()),
+            self.spell(self.0.end())
+        )
+    }
+}
+
+/// Times in whole seconds.
+struct Times(RangeInclusive<u64>);
+
+const TIME_UNITS: [(&str, u64); 5] = [("d", 86_400), ("h", 3600), ("m", 60), ("s", 1), ("", 1)];
+
+impl Times {
+    fn spell_secs(secs: u64) -> String {
+        // A minute is "60s", as people say it.
+        spell_with_unit(secs, if secs <= 60 { &[("s", 1)] } else { &TIME_UNITS })
+    }
+}
+
+impl Domain for Times {
+    type Value = Duration;
+
+    fn parse(&self, text: &str, _: Source) -> Option<Duration> {
+        let secs = parse_with_unit(text, &TIME_UNITS)?;
+        self.0.contains(&secs).then(|| Duration::from_secs(secs))
+    }
+
+    fn spell(&self, time: &Duration) -> String {
+        Self::spell_secs(time.as_secs())
+    }
+
+    fn range(&self) -> String {
+        let [start, end] = [self.0.start(), self.0.end()].map(|secs| Self::spell_secs(*secs));
+        format!("{start} to {end}")
+    }
+}
+
+/// Reads digits and one of the units.
+fn parse_with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let digits_len = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (digits, name) = text.split_at(digits_len);
+    let (_, unit) = units.iter().find(|unit| unit.0 == name)?;
+    digits.parse::<u64>().ok()?.checked_mul(*unit)
+}
+
+/// Writes the value in the first of the units that divides it.
+fn spell_with_unit(value: u64, units: &[(&str, u64)]) -> String {
+    let dividing = units.iter().find(|unit| value.is_multiple_of(unit.1));
+    let (name, unit) = dividing.unwrap_or(&("", 1));
+    format!("{}{name}", value / unit)
+}
+
+/// One word of a list.
+struct Words<T: 'static>(&'static [(&'static str, T)]);
+
+impl<T: Copy + PartialEq> Domain for Words<T> {
+    type Value = T;
+
+    fn parse(&self, text: &str, _: Source) -> Option<T> {
+        let entry = self.0.iter().find(|entry| entry.0 == text)?;
+        Some(entry.1)
+    }
+
+    fn spell(&self, value: &T) -> String {
+        let entry = self.0.iter().find(|entry| entry.1 == *value);
+        String::from(entry.expect("every value of the type has a word").0)
+    }
+
+    fn range(&self) -> String {
+        let words: Vec<&str> = self.0.iter().map(|entry| entry.0).collect();
+        match words.as_slice() {
+            [first @ .., last] if !first.is_empty() => format!("{} or {last}", first.join(", ")),
+            words => words.concat(),
+        }
+    }
+}
+
+/// The words of Go's `strconv.ParseBool`, because the Go server reads DEBUG with them.
+struct Bools;
+
+impl Domain for Bools {
+    type Value = bool;
+
+    fn parse(&self, text: &str, _: Source) -> Option<bool> {
+        match text {
+            "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
+            "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
+            _ => None,
+        }
+    }
+
+    fn spell(&self, value: &bool) -> String {
+        value.to_string()
+    }
+
+    fn range(&self) -> String {
+        String::from("true or false")
+    }
+}
+
+struct Paths;
+
+impl Domain for Paths {
+    type Value = PathBuf;
+
+    fn parse(&self, text: &str, _: Source) -> Option<PathBuf> {
+        (!text.is_empty()).then(|| PathBuf::from(text))
+    }
+
+    fn spell(&self, path: &PathBuf) -> String {
+        path.display().to_string()
+    }
+
+    fn range(&self) -> String {
+        String::from("a path")
+    }
+}
+
+/// IP addresses with commas between, blanks around them skipped. An address twice is refused: with
+/// SO_REUSEPORT both sockets would bind, and share the connections.
+struct Addresses;
+
+impl Domain for Addresses {
+    type Value = Host;
+
+    fn parse(&self, text: &str, source: Source) -> Option<Host> {
+        let mut addresses = Vec::new();
+        for address in text.split(',') {
+            let address = address.trim_ascii().parse().ok()?;
+            if addresses.contains(&address) || addresses.len() == ADDRESSES_MAX {
+                return None;
+            }
+            addresses.push(address);
+        }
+        Some(Host { addresses, source })
+    }
+
+    fn spell(&self, host: &Host) -> String {
+        let addresses: Vec<String> = host.addresses.iter().map(IpAddr::to_string).collect();
+        addresses.join(",")
+    }
+
+    fn range(&self) -> String {
+        format!("up to {ADDRESSES_MAX} different IP addresses with commas between")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+    use std::os::unix::ffi::OsStringExt;
+
+    use argh::FromArgs;
+
+    use super::*;
+
+    type Env<'a> = &'a [(&'a str, &'a str)];
+
+    fn flags(args: &[&str]) -> Flags {
+        Flags::from_args(&["netwatch-server"], args).unwrap()
+    }
+
+    fn lookup(env: Env<'_>, name: &str) -> Option<OsString> {
+        let (_, value) = env.iter().find(|(key, _)| *key == name)?;
+        Some(OsString::from(value))
+    }
+
+    fn resolve(args: &[&str], env: Env<'_>) -> Result<Config, ConfigError> {
+        Config::resolve(&flags(args), |name| lookup(env, name))
+    }
+
+    #[test]
+    fn defaults() {
+        let expected = Config {
+            host: Host {
+                addresses: vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
+                source: Source::Default,
+            },
+            port: 8080,
+            data_dir: PathBuf::from("./data/reports"),
+            ack: Ack::Durable,
+            flush_bytes: 10_485_760,
+            flush_secs: Duration::from_secs(60),
+            compression_level: 1,
+            workers: None,
+            shard_bytes_max: 67_108_864,
+            min_free_bytes: 268_435_456,
+            head_secs: Duration::from_secs(10),
+            body_secs: Duration::from_secs(30),
+            idle_secs: Duration::from_secs(60),
+            write_secs: Duration::from_secs(30),
+            shutdown_secs: Duration::from_secs(5),
+            log_format: LogFormat::Auto,
+            debug: false,
+        };
+        assert_eq!(Config::default(), expected);
+        assert_eq!(resolve(&[], &[]), Ok(expected));
+    }
+
+    /// A setting from the environment, and what it becomes as text.
+    #[test]
+    fn accepted() {
+        #[track_caller]
+        fn check(name: &str, text: &str, expected: &str) {
+            let env = [(name, text)];
+            let (_, resolved) =
+                Config::resolve_with_sources(&Flags::default(), |key| lookup(&env, key)).unwrap();
+            let set = resolved.iter().find(|r| env_name(r.key) == name).unwrap();
+            assert_eq!(set.value, expected);
+            assert_eq!(set.source, Source::Environment);
+        }
+
+        check("HOST", "127.0.0.1", "127.0.0.1");
+        check("HOST", " ::1 ,\t10.0.0.1", "::1,10.0.0.1");
+        check("HOST", "0:0:0:0:0:0:0:0", "::");
+        check("HOST", &sixteen_addresses(), &sixteen_addresses());
+        check("PORT", "0", "0");
+        check("PORT", "65535", "65535");
+        check("DATA_DIR", "/var/lib/netwatch", "/var/lib/netwatch");
+        check("DATA_DIR", "it's here", "it's here");
+        check("ACK", "durable", "durable");
+        check("ACK", "written", "written");
+        check("ACK", "buffered", "buffered");
+        check("FLUSH_BYTES", "1024", "1KiB");
+        check("FLUSH_BYTES", "1KiB", "1KiB");
+        check("FLUSH_BYTES", "1024MiB", "1GiB");
+        check("FLUSH_BYTES", "10MB", "10000000");
+        check("FLUSH_BYTES", "1500kB", "1500000");
+        check("FLUSH_SECS", "1", "1s");
+        check("FLUSH_SECS", "1m", "60s");
+        check("FLUSH_SECS", "90s", "90s");
+        check("FLUSH_SECS", "120", "2m");
+        check("FLUSH_SECS", "1h", "1h");
+        check("COMPRESSION_LEVEL", "-7", "-7");
+        check("COMPRESSION_LEVEL", "19", "19");
+        check("WORKERS", "1", "1");
+        check("WORKERS", "1024", "1024");
+        check("WORKERS", "all", "all");
+        check("SHARD_BYTES_MAX", "2MiB", "2MiB");
+        check("SHARD_BYTES_MAX", "16GiB", "16GiB");
+        check("MIN_FREE_BYTES", "0", "0");
+        check("MIN_FREE_BYTES", "1TiB", "1TiB");
+        check("HEAD_SECS", "1", "1s");
+        check("HEAD_SECS", "300", "5m");
+        check("BODY_SECS", "1", "1s");
+        check("BODY_SECS", "3600", "1h");
+        check("IDLE_SECS", "1", "1s");
+        check("IDLE_SECS", "60m", "1h");
+        check("WRITE_SECS", "1", "1s");
+        check("WRITE_SECS", "1h", "1h");
+        check("SHUTDOWN_SECS", "0", "0s");
+        check("SHUTDOWN_SECS", "300", "5m");
+        check("LOG_FORMAT", "auto", "auto");
+        check("LOG_FORMAT", "json", "json");
+        check("LOG_FORMAT", "text", "text");
+        for yes in ["1", "t", "T", "TRUE", "true", "True"] {
+            check("DEBUG", yes, "true");
+        }
+        for no in ["0", "f", "F", "FALSE", "false", "False"] {
+            check("DEBUG", no, "false");
+        }
+    }
+
+    /// A setting from the environment, values it does not take, and the range that it names.
+    #[test]
+    fn refused() {
+        #[track_caller]
+        fn check(name: &str, texts: &[&str], range: &str) {
+            let key = name.to_ascii_lowercase();
+            for text in texts {
+                let error = resolve(&[], &[(name, text)]).unwrap_err().to_string();
+                let expected = format!("{key}: expected {range}, found {text:?} (from {name})");
+                assert_eq!(error, expected);
+            }
+        }
+
+        let seventeen = sixteen_addresses() + ",::";
+        check(
+            "HOST",
+            &[
+                "localhost",
+                "::,",
+                ",",
+                "[::]",
+                "::,::",
+                "0.0.0.0:80",
+                &seventeen,
+            ],
+            "up to 16 different IP addresses with commas between",
+        );
+        check(
+            "PORT",
+            &["65536", "-1", "0x50", "80 ", ":80", "\u{1b}[0m"],
+            "0 to 65535",
+        );
+        check(
+            "ACK",
+            &["synced", "Durable", "durable "],
+            "durable, written or buffered",
+        );
+        let bad = [
+            "MiB", "1.5MiB", "10M", "10mib", "10 MiB", "+10MiB", "-1", "0", "1023",
+        ];
+        check("FLUSH_BYTES", &bad, "1KiB to 1GiB");
+        let beyond = ["1073741825", "2GB", "18446744073709551616", "16777216TiB"];
+        check("FLUSH_BYTES", &beyond, "1KiB to 1GiB");
+        let bad = [
+            "0",
+            "3601",
+            "2h",
+            "30d",
+            "60S",
+            "1m30s",
+            "0.5s",
+            "s",
+            "213503982334602d",
+        ];
+        check("FLUSH_SECS", &bad, "1s to 1h");
+        check("COMPRESSION_LEVEL", &["-8", "20", "fast"], "-7 to 19");
+        check("WORKERS", &["0", "1025", "auto", "-1"], "all or 1 to 1024");
+        check(
+            "SHARD_BYTES_MAX",
+            &["1MiB", "2MB", "17GiB"],
+            "2MiB to 16GiB",
+        );
+        check("MIN_FREE_BYTES", &["2TB", "1025GiB", "10%"], "0 to 1TiB");
+        check("HEAD_SECS", &["0", "301"], "1s to 5m");
+        check("BODY_SECS", &["0", "3601"], "1s to 1h");
+        check("IDLE_SECS", &["0", "3601"], "1s to 1h");
+        check("WRITE_SECS", &["0", "3601"], "1s to 1h");
+        check("SHUTDOWN_SECS", &["-1", "301"], "0s to 5m");
+        check("LOG_FORMAT", &["JSON", "logfmt"], "auto, json or text");
+        check("DEBUG", &["yes", "on", "tRUE", "2", " 1"], "true or false");
+    }
+
+    fn sixteen_addresses() -> String {
+        let addresses: Vec<String> = (1..=16).map(|last| format!("10.0.0.{last}")).collect();
+        addresses.join(",")
+    }
+
+    #[test]
+    fn typed_values() {
+        let env = [
+            ("HOST", "0.0.0.0,::"),
+            ("ACK", "written"),
+            ("FLUSH_BYTES", "64KiB"),
+            ("WORKERS", "3"),
+            ("IDLE_SECS", "2m"),
+            ("LOG_FORMAT", "json"),
+            ("DEBUG", "T"),
+        ];
+        let expected = Config {
+            // The same addresses as the default, but asked for.
+            host: Host {
+                source: Source::Environment,
+                ..Config::default().host
+            },
+            ack: Ack::Written,
+            flush_bytes: 65_536,
+            workers: Some(3),
+            idle_secs: Duration::from_secs(120),
+            log_format: LogFormat::Json,
+            debug: true,
+            ..Config::default()
+        };
+        assert_eq!(resolve(&[], &env), Ok(expected));
+    }
+
+    #[test]
+    fn layers() {
+        #[track_caller]
+        fn check(args: &[&str], env: Env<'_>, expected: Result<&str, &str>) {
+            let resolved = Config::resolve_with_sources(&flags(args), |name| lookup(env, name));
+            let found = resolved.map_err(|error| error.to_string()).map(|(_, all)| {
+                let lines = all.iter().filter(|line| line.source != Source::Default);
+                let lines: Vec<String> = lines.map(Resolved::to_string).collect();
+                lines.join("\n")
+            });
+            assert_eq!(found.as_deref().map_err(String::as_str), expected);
+        }
+        check(&[], &[], Ok(""));
+        check(&[], &[("PORT", "1")], Ok("port = 1  (PORT)"));
+        check(&["--port", "2"], &[("PORT", "1")], Ok("port = 2  (--port)"));
+        check(
+            &["--port", "2"],
+            &[("PORT", "what a flag hides is not read")],
+            Ok("port = 2  (--port)"),
+        );
+        check(
+            &[],
+            &[("PORT", ""), ("DATA_DIR", ""), ("DEBUG", "")],
+            Ok(""),
+        );
+        check(
+            &["--debug"],
+            &[("DEBUG", "0")],
+            Ok("debug = true  (--debug)"),
+        );
+        check(&[], &[("port", "1"), ("--port", "1")], Ok(""));
+        check(
+            &["--compression-level", "-5", "--data-dir", "/srv/r"],
+            &[("WORKERS", "2"), ("FLUSH_SECS", "120s")],
+            Ok("data_dir = /srv/r  (--data-dir)\n\
+                flush_secs = 2m  (FLUSH_SECS)\n\
+                compression_level = -5  (--compression-level)\n\
+                workers = 2  (WORKERS)"),
+        );
+        check(
+            &[],
+            &[("FLUSH_SECS", "0")],
+            Err(r#"flush_secs: expected 1s to 1h, found "0" (from FLUSH_SECS)"#),
+        );
+        check(
+            &["--flush-secs", "0"],
+            &[("FLUSH_SECS", "60")],
+            Err(r#"flush_secs: expected 1s to 1h, found "0" (from --flush-secs)"#),
+        );
+        check(
+            &["--data-dir", ""],
+            &[("DATA_DIR", "/srv/r")],
+            Err(r#"data_dir: expected a path, found "" (from --data-dir)"#),
+        );
+        // The first refusal in the order of the table, whatever the layer.
+        check(
+            &["--workers", "0"],
+            &[("PORT", "x")],
+            Err(r#"port: expected 0 to 65535, found "x" (from PORT)"#),
+        );
+    }
+
+    #[test]
+    fn check_config_lines() {
+        let (_, resolved) =
+            Config::resolve_with_sources(&flags(&["--port", "0"]), |_| None).unwrap();
+        let lines: Vec<String> = resolved.iter().map(Resolved::to_string).collect();
+        let expected = [
+            "host = 0.0.0.0,::  (default)",
+            "port = 0  (--port)",
+            "data_dir = ./data/reports  (default)",
+            "ack = durable  (default)",
+            "flush_bytes = 10MiB  (default)",
+            "flush_secs = 60s  (default)",
+            "compression_level = 1  (default)",
+            "workers = all  (default)",
+            "shard_bytes_max = 64MiB  (default)",
+            "min_free_bytes = 256MiB  (default)",
+            "head_secs = 10s  (default)",
+            "body_secs = 30s  (default)",
+            "idle_secs = 60s  (default)",
+            "write_secs = 30s  (default)",
+            "shutdown_secs = 5s  (default)",
+            "log_format = auto  (default)",
+            "debug = false  (default)",
+        ];
+        assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn an_environment_that_is_not_utf8_is_refused() {
+        #[track_caller]
+        fn check(name: &str, expected: &str) {
+            let value = OsString::from_vec(b"caf\xE9".to_vec());
+            let env = |key: &str| (key == name).then(|| value.clone());
+            let error = Config::resolve(&Flags::default(), env).unwrap_err();
+            assert_eq!(error.to_string(), expected);
+        }
+        for setting in settings() {
+            let (key, env) = (setting.key, setting.env());
+            check(
+                &env,
+                &format!(r#"{key}: expected UTF-8 text, found "caf\xE9" (from {env})"#),
+            );
+        }
+    }
+
+    #[test]
+    fn the_table_agrees_with_help_and_with_what_is_read() {
+        let exit = Flags::from_args(&["netwatch-server"], &["--help"]).unwrap_err();
+        assert_eq!(exit.status, Ok(()));
+        let words: Vec<&str> = exit.output.split_ascii_whitespace().collect();
+        let help_on_one_line = words.join(" ");
+
+        let (_, resolved) = Config::resolve_with_sources(&Flags::default(), |_| None).unwrap();
+        let settings = settings();
+        assert_eq!(settings.len(), resolved.len());
+        for (setting, resolved) in settings.iter().zip(resolved) {
+            let Setting {
+                key,
+                default,
+                range,
+                help,
+            } = setting;
+            assert_eq!(resolved.key, *key);
+            // A default is written as its value is spelled.
+            assert_eq!(resolved.value, *default, "{key}");
+            let end = format!(" ({}; {range}; default {default})", setting.env());
+            assert!(help.ends_with(&end), "{help}\ndoes not end in{end}");
+            let line = format!(" {} {help} -", setting.flag());
+            assert!(help_on_one_line.contains(&line), "--help has no{line}");
+        }
+    }
+
+    #[test]
+    fn help() {
+        let exit = Flags::from_args(&["netwatch-server"], &["-h"]).unwrap_err();
+        let start = "Usage: netwatch-server [<options>]\n\n\
+            Receives NetWatch reports over HTTP and keeps them as compressed JSON lines.\n\n\
+            Options:\n  \
+              --host            addresses to listen on (HOST; up to 16 different IP\n";
+        assert!(exit.output.starts_with(start), "{}", exit.output);
+        let end = "\n  \
+              --check-config    print each setting with its value and source, and exit\n  \
+              --version         print the version, and exit\n  \
+              -h, --help, help  display usage information\n";
+        assert!(exit.output.ends_with(end), "{}", exit.output);
+        for line in exit.output.lines() {
+            assert!(line.len() <= 80, "wider than a terminal: {line}");
+        }
+    }
+
+    #[test]
+    fn switches() {
+        let none = flags(&[]);
+        assert!(!none.debug && !none.check_config && !none.version);
+        let all = flags(&["--debug", "--check-config", "--version"]);
+        assert!(all.debug && all.check_config && all.version);
+    }
+}
