@@ -1,0 +1,160 @@
+//! Every way to refuse a request on the public port: its status, its stable code, its message.
+
+use std::fmt;
+
+use ::http::StatusCode;
+
+use crate::http::body::BodyError;
+use crate::http::head::HeadError;
+use crate::http::response::Value;
+use crate::report::ReportError;
+use crate::route::NoRoute;
+use crate::shard::Refusal;
+
+/// How long a client is asked to wait before it tries again (RFC 9110 §10.2.3), in seconds. A disk that
+/// refuses is tried again once a second.
+pub const RETRY_AFTER_SECS: u64 = 1;
+
+/// Why a request is refused. Answered once, never retried by us.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Rejection {
+    /// The head is refused.
+    Head(HeadError),
+    /// The framing of the body is refused.
+    Body(BodyError),
+    /// The body is announced with more than `limit` bytes (RFC 9110 §15.5.14).
+    BodyTooLarge {
+        /// The most that is taken.
+        limit: usize,
+    },
+    /// The body has neither a length nor chunks (RFC 9110 §15.5.12).
+    LengthRequired,
+    /// The body has a content coding (RFC 9110 §15.5.16).
+    ContentCoding,
+    /// An expectation other than `100-continue` (RFC 9110 §15.5.18).
+    Expectation,
+    /// There is nothing here by that method and path.
+    NoRoute(NoRoute),
+    /// The head or the body took too long (RFC 9110 §15.5.9).
+    TooSlow(Part),
+    /// The body is not a report.
+    Report(ReportError),
+    /// The shard takes nothing now, or could not commit (RFC 9110 §15.6.4).
+    Shard(Refusal),
+}
+
+/// A part of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Request line and fields.
+    Head,
+    /// What follows them.
+    Body,
+}
+
+impl Rejection {
+    /// The status, and the code that clients may rely on.
+    pub fn status_and_code(&self) -> (StatusCode, &'static str) {
+        match self {
+            Self::Head(error) => of_head(error),
+            Self::Body(BodyError::TooLarge { .. }) | Self::BodyTooLarge { .. } => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large")
+            }
+            Self::Body(_) => (StatusCode::BAD_REQUEST, "malformed_body"),
+            Self::LengthRequired => (StatusCode::LENGTH_REQUIRED, "length_required"),
+            Self::ContentCoding => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_coding"),
+            Self::Expectation => (StatusCode::EXPECTATION_FAILED, "unknown_expectation"),
+            Self::NoRoute(NoRoute::Path) => (StatusCode::NOT_FOUND, "not_found"),
+            Self::NoRoute(NoRoute::Method { .. }) => {
+                (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed")
+            }
+            Self::NoRoute(NoRoute::UnknownMethod) => {
+                (StatusCode::NOT_IMPLEMENTED, "unknown_method")
+            }
+            Self::TooSlow(_) => (StatusCode::REQUEST_TIMEOUT, "too_slow"),
+            Self::Report(ReportError::TooLarge { .. }) => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large")
+            }
+            Self::Report(error) => (StatusCode::BAD_REQUEST, of_report(error)),
+            Self::Shard(refusal) => (StatusCode::SERVICE_UNAVAILABLE, shard_code(*refusal)),
+        }
+    }
+
+    /// The field that tells the client what would be taken, or when.
+    pub fn field(&self) -> Option<(&'static str, Value<'static>)> {
+        match self {
+            Self::NoRoute(NoRoute::Method { allow }) => Some(("allow", Value::Text(allow))),
+            // RFC 9110 §12.5.3: the codings that would have been taken.
+            Self::ContentCoding => Some(("accept-encoding", Value::Text("identity"))),
+            Self::Shard(_) => Some(("retry-after", Value::Number(RETRY_AFTER_SECS))),
+            _ => None,
+        }
+    }
+
+    /// The answer's body: one line of JSON.
+    pub fn body(&self) -> Vec<u8> {
+        let (_, code) = self.status_and_code();
+        let message = serde_json::Value::from(self.to_string());
+        format!("{{\"status\":\"error\",\"code\":\"{code}\",\"message\":{message}}}\n").into_bytes()
+    }
+}
+
+fn of_head(error: &HeadError) -> (StatusCode, &'static str) {
+    match error {
+        HeadError::RequestLineTooLong => (StatusCode::URI_TOO_LONG, "target_too_long"),
+        HeadError::TooLarge | HeadError::TooManyFields => (
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "head_too_large",
+        ),
+        HeadError::Version { .. } => (
+            StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+            "unsupported_version",
+        ),
+        HeadError::Connect => (StatusCode::NOT_IMPLEMENTED, "unknown_method"),
+        HeadError::UnknownCoding => (StatusCode::NOT_IMPLEMENTED, "unknown_transfer_coding"),
+        _ => (StatusCode::BAD_REQUEST, "malformed_head"),
+    }
+}
+
+fn of_report(error: &ReportError) -> &'static str {
+    match error {
+        ReportError::Empty
+        | ReportError::NotJson { .. }
+        | ReportError::NotUtf8 { .. }
+        | ReportError::TooDeep => "not_json",
+        _ => "not_a_report",
+    }
+}
+
+/// The code of a shard's refusal, for answers and for health.
+pub fn shard_code(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::ShardFull => "shard_full",
+        Refusal::DiskFull => "disk_full",
+        Refusal::DiskFailing => "disk_failing",
+        Refusal::Draining => "draining",
+    }
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Head(error) => error.fmt(f),
+            Self::Body(error) => error.fmt(f),
+            Self::BodyTooLarge { limit } => write!(f, "body exceeds {limit} bytes"),
+            Self::LengthRequired => f.write_str("expected content-length or chunked"),
+            Self::ContentCoding => f.write_str("expected a body without content coding"),
+            Self::Expectation => f.write_str("expected no expectation but 100-continue"),
+            Self::NoRoute(NoRoute::Path) => f.write_str("there is nothing at this path"),
+            Self::NoRoute(NoRoute::Method { allow }) => write!(f, "expected method {allow}"),
+            Self::NoRoute(NoRoute::UnknownMethod) => f.write_str("unknown method"),
+            Self::TooSlow(Part::Head) => f.write_str("request head took too long"),
+            Self::TooSlow(Part::Body) => f.write_str("request body took too long"),
+            Self::Report(error) => error.fmt(f),
+            Self::Shard(Refusal::ShardFull) => f.write_str("more reports wait than may"),
+            Self::Shard(Refusal::DiskFull) => f.write_str("the disk is full"),
+            Self::Shard(Refusal::DiskFailing) => f.write_str("the disk refuses writes"),
+            Self::Shard(Refusal::Draining) => f.write_str("the server is stopping"),
+        }
+    }
+}

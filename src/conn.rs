@@ -1,0 +1,547 @@
+//! One connection: read, parse, dispatch, answer, keep alive or close.
+//!
+//! ```text
+//!          ┌──────────────── kept ◀──────────────────┐
+//!          ▼                                         │
+//! idle ─▶ head ─▶ body ─▶ dispatch ─▶ (ticket) ─▶ answer ─▶ closed
+//!           └───────┴── refused ─────────────────────▲  └─▶ linger ─▶ closed
+//! ```
+//!
+//! An idle connection holds no buffer. Every wait has a deadline, kept by [`rt::net`](crate::rt::net):
+//! idle, head and body from their first byte, the answer from its first write. What is refused before
+//! its body is read is answered at once; a short body is then skipped, for a longer one the connection
+//! ends, lingering so that the answer is not lost to a reset (RFC 9112 §9.6).
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use ::http::StatusCode;
+use bytes::{Buf, BytesMut};
+
+use crate::api::reject::{Part, Rejection};
+use crate::api::{JSON, reports, status};
+use crate::config::Ack;
+use crate::health::Health;
+use crate::http::HEAD_BYTES_MAX;
+use crate::http::body::{ChunkedDecoder, Framing, Progress};
+use crate::http::head::{self, Expect, HeadScan, Persistence};
+use crate::http::response::{self, Content, HttpDate, Response, Terms, Value};
+use crate::report::{REPORT_BYTES_MAX, Validator};
+use crate::route::{Route, route};
+use crate::rt::net::{Connections, Idle, Stream, TickMs};
+use crate::shard::{Shard, Ticket};
+use crate::time::Now;
+
+/// Room for a head and a usual report, so that most requests take one read.
+const READ_BYTES: usize = 16 << 10;
+
+/// A body that nobody wants is read and dropped up to here, to keep the connection.
+const SKIP_BYTES_MAX: usize = 64 << 10;
+
+/// After a last answer the peer may send this much more, in [`LINGER_MS`], before it is cut off.
+const LINGER_BYTES_MAX: usize = 8 << 20;
+const LINGER_MS: TickMs = 2_000;
+
+/// A read buffer that has grown beyond this is not kept for the next request.
+const KEPT_BUFFER_BYTES_MAX: usize = 256 << 10;
+/// Bytes of read buffers that a core keeps for its next requests.
+const KEPT_BYTES_MAX: usize = 4 << 20;
+/// Buffers for answers and for decoded bodies that a core keeps, and the largest of them.
+const KEPT_SCRATCHES_MAX: usize = 64;
+const KEPT_SCRATCH_BYTES_MAX: usize = 64 << 10;
+
+/// How long a connection may take over what, in milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadlines {
+    /// Between two requests.
+    pub idle_ms: TickMs,
+    /// From a head's first byte to its last.
+    pub head_ms: TickMs,
+    /// From a head's end to the end of its body.
+    pub body_ms: TickMs,
+    /// For an answer to be taken.
+    pub write_ms: TickMs,
+}
+
+/// What the connections of a core share.
+pub struct Shared {
+    /// The open connections.
+    pub connections: Rc<Connections>,
+    /// Where lines go.
+    pub shard: Rc<RefCell<Shard>>,
+    /// What an answer to a report waits for.
+    pub ack: Ack,
+    /// How long things may take.
+    pub deadlines: Deadlines,
+    /// Of all cores.
+    pub health: Arc<Health>,
+    /// When the server started, on the monotonic clock.
+    pub started_ms: u64,
+    /// Reads both clocks.
+    pub clock: fn() -> Now,
+    /// The time for the Date field; the worker's tick keeps it.
+    pub date: Cell<HttpDate>,
+    /// Whether connections may stay open.
+    pub stay: Cell<Persistence>,
+    validator: RefCell<Validator>,
+    buffers: RefCell<Vec<BytesMut>>,
+    kept_bytes: Cell<usize>,
+    scratches: RefCell<Vec<Vec<u8>>>,
+}
+
+/// The parts of [`Shared`] that the worker makes.
+pub struct Parts {
+    /// See [`Shared`].
+    pub connections: Rc<Connections>,
+    /// See [`Shared`].
+    pub shard: Rc<RefCell<Shard>>,
+    /// See [`Shared`].
+    pub ack: Ack,
+    /// See [`Shared`].
+    pub deadlines: Deadlines,
+    /// See [`Shared`].
+    pub health: Arc<Health>,
+    /// See [`Shared`].
+    pub started_ms: u64,
+    /// See [`Shared`].
+    pub clock: fn() -> Now,
+    /// See [`Shared`].
+    pub date: HttpDate,
+}
+
+impl Shared {
+    /// With empty pools.
+    pub fn new(parts: Parts) -> Shared {
+        Shared {
+            connections: parts.connections,
+            shard: parts.shard,
+            ack: parts.ack,
+            deadlines: parts.deadlines,
+            health: parts.health,
+            started_ms: parts.started_ms,
+            clock: parts.clock,
+            date: Cell::new(parts.date),
+            stay: Cell::new(Persistence::KeepAlive),
+            validator: RefCell::new(Validator::new()),
+            buffers: RefCell::default(),
+            kept_bytes: Cell::new(0),
+            scratches: RefCell::default(),
+        }
+    }
+
+    /// An empty buffer with room for [`READ_BYTES`].
+    fn take_buffer(&self) -> BytesMut {
+        match self.buffers.borrow_mut().pop() {
+            Some(buffer) => {
+                self.kept_bytes
+                    .set(self.kept_bytes.get() - buffer.capacity());
+                buffer
+            }
+            None => BytesMut::with_capacity(READ_BYTES),
+        }
+    }
+
+    fn keep_buffer(&self, mut buffer: BytesMut) {
+        buffer.clear();
+        // Takes the room in front back, which `advance` had given up, without a new allocation.
+        buffer.reserve(READ_BYTES);
+        let bytes = buffer.capacity();
+        if bytes <= KEPT_BUFFER_BYTES_MAX && self.kept_bytes.get() + bytes <= KEPT_BYTES_MAX {
+            self.kept_bytes.set(self.kept_bytes.get() + bytes);
+            self.buffers.borrow_mut().push(buffer);
+        }
+    }
+
+    /// An empty buffer for an answer or a decoded body.
+    fn take_scratch(&self) -> Vec<u8> {
+        self.scratches.borrow_mut().pop().unwrap_or_default()
+    }
+
+    fn keep_scratch(&self, mut scratch: Vec<u8>) {
+        scratch.clear();
+        let mut scratches = self.scratches.borrow_mut();
+        if scratches.len() < KEPT_SCRATCHES_MAX && scratch.capacity() <= KEPT_SCRATCH_BYTES_MAX {
+            scratches.push(scratch);
+        }
+    }
+}
+
+/// Why a connection ends.
+enum End {
+    /// The peer has closed it, is gone, or idle for too long: nobody waits for an answer.
+    Gone,
+    /// The last answer has been sent; more bytes may come.
+    Linger,
+    /// The last answer has been sent, and the peer knows.
+    Closed,
+}
+
+/// What the head of a request says, without its bytes.
+struct Request {
+    route: Result<Route, Rejection>,
+    framing: Framing,
+    terms: Terms,
+    expect: Expect,
+    head_len: usize,
+}
+
+/// Serves a connection to its end.
+pub async fn serve(stream: Stream, shared: Rc<Shared>) {
+    let mut connection = Connection {
+        stream,
+        buffer: BytesMut::new(),
+        shared,
+    };
+    let end = connection.serve().await;
+    match end {
+        End::Gone | End::Closed => (),
+        End::Linger => connection.linger().await,
+    }
+    let buffer = std::mem::take(&mut connection.buffer);
+    connection.give_back(buffer);
+}
+
+struct Connection {
+    stream: Stream,
+    /// What has been read and not consumed; without capacity while idle.
+    buffer: BytesMut,
+    shared: Rc<Shared>,
+}
+
+impl Connection {
+    async fn serve(&mut self) -> End {
+        loop {
+            if let Err(end) = self.wait_for_request().await {
+                return end;
+            }
+            if let Err(end) = self.serve_request().await {
+                return end;
+            }
+        }
+    }
+
+    fn give_back(&self, buffer: BytesMut) {
+        if buffer.capacity() > 0 {
+            self.shared.keep_buffer(buffer);
+        }
+    }
+
+    async fn wait_for_request(&mut self) -> Result<(), End> {
+        if !self.buffer.is_empty() {
+            return Ok(());
+        }
+        let buffer = std::mem::take(&mut self.buffer);
+        self.give_back(buffer);
+        self.stream.set_deadline(self.shared.deadlines.idle_ms);
+        match self.stream.wait_idle().await {
+            Ok(Idle::Readable) => Ok(()),
+            Ok(Idle::Late) | Err(_) => Err(End::Gone),
+        }
+    }
+
+    async fn serve_request(&mut self) -> Result<(), End> {
+        let request = match self.read_head().await? {
+            Ok(request) => request,
+            Err(rejection) => return self.reject_last(&rejection).await,
+        };
+        match &request.route {
+            Ok(Route::PostReport) => self.serve_report(request).await,
+            Ok(Route::Health) => {
+                let shared = Rc::clone(&self.shared);
+                let now = (shared.clock)();
+                let (status, body) = status::health(&shared.health, now, shared.started_ms);
+                self.answer_without_body(&request, json(status, &body))
+                    .await
+            }
+            Err(rejection) => {
+                let (body, field) = (rejection.body(), rejection.field());
+                let response = rejected(rejection, &body, &field);
+                self.answer_without_body(&request, response).await
+            }
+        }
+    }
+
+    /// Reads up to the end of a head. The outer error ends the connection without an answer.
+    async fn read_head(&mut self) -> Result<Result<Request, Rejection>, End> {
+        self.stream.set_deadline(self.shared.deadlines.head_ms);
+        let mut scan = HeadScan::default();
+        let head_len = loop {
+            match scan.find_end(&self.buffer) {
+                Ok(Some(len)) => break len,
+                Ok(None) => (),
+                Err(error) => return Ok(Err(Rejection::Head(error))),
+            }
+            // A read beyond the limit only costs memory: the scan refuses what exceeds it.
+            if self.read_more(HEAD_BYTES_MAX).await? == 0 {
+                return match self.stream.is_late() {
+                    true => Ok(Err(Rejection::TooSlow(Part::Head))),
+                    false => Err(End::Gone),
+                };
+            }
+        };
+        let head = match head::parse(&self.buffer[..head_len]) {
+            Ok(head) => head,
+            Err(error) => return Ok(Err(Rejection::Head(error))),
+        };
+        let mut terms = Terms::of(&head);
+        if self.shared.stay.get() == Persistence::Close {
+            terms.persistence = Persistence::Close;
+        }
+        let route = match (head.expect, route(head.method, head.path)) {
+            (Expect::Unknown, _) => Err(Rejection::Expectation),
+            (_, Err(no_route)) => Err(Rejection::NoRoute(no_route)),
+            (_, Ok(Route::PostReport)) => reports::check_head(&head).map(|()| Route::PostReport),
+            (_, Ok(route)) => Ok(route),
+        };
+        Ok(Ok(Request {
+            route,
+            framing: head.framing,
+            terms,
+            expect: head.expect,
+            head_len,
+        }))
+    }
+
+    async fn serve_report(&mut self, request: Request) -> Result<(), End> {
+        self.stream.set_deadline(self.shared.deadlines.body_ms);
+        let taken = match request.framing {
+            Framing::None => unreachable!("`check_head` asks for a length"),
+            Framing::Length(length) => {
+                let length = usize::try_from(length).expect("`check_head` has bounded it");
+                let end = request.head_len + length;
+                match self.read_until(end, &request).await? {
+                    Err(rejection) => return self.reject_last(&rejection).await,
+                    Ok(()) => {
+                        let taken = self.take(&self.buffer[request.head_len..end]);
+                        self.buffer.advance(end);
+                        taken
+                    }
+                }
+            }
+            Framing::Chunked => match self.read_chunked(&request).await? {
+                Err(rejection) => return self.reject_last(&rejection).await,
+                Ok(body) => {
+                    let taken = self.take(&body);
+                    self.shared.keep_scratch(body);
+                    taken
+                }
+            },
+        };
+        if self.buffer.is_empty() {
+            // Others may use it while this one waits for its commit.
+            let buffer = std::mem::take(&mut self.buffer);
+            self.give_back(buffer);
+        }
+        let committed = match taken {
+            Ok(ticket) if self.shared.ack == Ack::Buffered => {
+                drop(ticket);
+                Ok(())
+            }
+            Ok(ticket) => ticket.await.map_err(Rejection::Shard),
+            Err(rejection) => Err(rejection),
+        };
+        match committed {
+            Ok(()) => {
+                let response = json(StatusCode::OK, reports::OK);
+                self.answer(request.terms, response).await
+            }
+            Err(rejection) => {
+                tracing::debug!(rejection = ?rejection, "report refused");
+                let (body, field) = (rejection.body(), rejection.field());
+                let response = rejected(&rejection, &body, &field);
+                self.answer(request.terms, response).await
+            }
+        }
+    }
+
+    fn take(&self, body: &[u8]) -> Result<Ticket, Rejection> {
+        let shared = &self.shared;
+        reports::take(&shared.validator, &shared.shard, (shared.clock)(), body)
+    }
+
+    /// Reads until the buffer holds `end` bytes.
+    async fn read_until(
+        &mut self,
+        end: usize,
+        request: &Request,
+    ) -> Result<Result<(), Rejection>, End> {
+        if self.buffer.len() < end {
+            self.invite_body(request).await?;
+        }
+        while self.buffer.len() < end {
+            // By what has come and not by what was announced: memory follows the bytes.
+            let missing = end - self.buffer.len();
+            let room = missing.min(self.buffer.len().max(READ_BYTES));
+            if let Err(rejection) = self.read_body(room).await? {
+                return Ok(Err(rejection));
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// Reads a chunked body to its end, and takes head and body out of the buffer.
+    async fn read_chunked(&mut self, request: &Request) -> Result<Result<Vec<u8>, Rejection>, End> {
+        self.buffer.advance(request.head_len);
+        if self.buffer.is_empty() {
+            self.invite_body(request).await?;
+        }
+        let mut decoder = ChunkedDecoder::new(REPORT_BYTES_MAX as u64);
+        let mut body = self.shared.take_scratch();
+        loop {
+            let step = match decoder.decode(&self.buffer, &mut body) {
+                Ok(step) => step,
+                Err(error) => return Ok(Err(Rejection::Body(error))),
+            };
+            self.buffer.advance(step.consumed);
+            if step.progress == Progress::Done {
+                return Ok(Ok(body));
+            }
+            if let Err(rejection) = self.read_body(READ_BYTES).await? {
+                return Ok(Err(rejection));
+            }
+        }
+    }
+
+    /// Sends `100 Continue` to a client that waits for it.
+    async fn invite_body(&mut self, request: &Request) -> Result<(), End> {
+        if request.expect == Expect::Continue {
+            let mut answer = self.shared.take_scratch();
+            answer.extend_from_slice(response::CONTINUE);
+            self.write(answer).await?;
+            self.stream.set_deadline(self.shared.deadlines.body_ms);
+        }
+        Ok(())
+    }
+
+    async fn read_body(&mut self, room: usize) -> Result<Result<(), Rejection>, End> {
+        if self.read_more(room).await? > 0 {
+            return Ok(Ok(()));
+        }
+        match self.stream.is_late() {
+            true => Ok(Err(Rejection::TooSlow(Part::Body))),
+            false => Err(End::Gone),
+        }
+    }
+
+    /// One read behind what the buffer holds, with at least some of `room` bytes of space for it.
+    async fn read_more(&mut self, room: usize) -> Result<usize, End> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        if buffer.capacity() == 0 {
+            buffer = self.shared.take_buffer();
+        }
+        if buffer.len() == buffer.capacity() {
+            buffer.reserve(room);
+        }
+        let (result, buffer) = self.stream.read(buffer).await;
+        self.buffer = buffer;
+        result.map_err(|_| End::Gone)
+    }
+
+    /// Answers a request whose body nobody reads: skips a short one, ends the connection at a longer.
+    async fn answer_without_body(
+        &mut self,
+        request: &Request,
+        response: Response<'_>,
+    ) -> Result<(), End> {
+        let short = match request.framing {
+            Framing::None => Some(0),
+            Framing::Length(length) => usize::try_from(length)
+                .ok()
+                .filter(|&length| length <= SKIP_BYTES_MAX && request.expect == Expect::None),
+            Framing::Chunked => None,
+        };
+        let Some(length) = short else {
+            return self.answer_last(request.terms, response).await;
+        };
+        self.stream.set_deadline(self.shared.deadlines.body_ms);
+        let end = request.head_len + length;
+        match self.read_until(end, request).await? {
+            Ok(()) => {
+                self.buffer.advance(end);
+                self.answer(request.terms, response).await
+            }
+            Err(rejection) => self.reject_last(&rejection).await,
+        }
+    }
+
+    async fn reject_last(&mut self, rejection: &Rejection) -> Result<(), End> {
+        tracing::debug!(?rejection, "request refused");
+        let (body, field) = (rejection.body(), rejection.field());
+        let response = rejected(rejection, &body, &field);
+        self.answer_last(Terms::LAST, response).await
+    }
+
+    /// Answers, closes for writing, and leaves what the peer still sends to [`Connection::linger`].
+    async fn answer_last(&mut self, terms: Terms, response: Response<'_>) -> Result<(), End> {
+        let terms = Terms {
+            persistence: Persistence::Close,
+            ..terms
+        };
+        match self.answer(terms, response).await {
+            Err(End::Closed) => Err(End::Linger),
+            other => other,
+        }
+    }
+
+    async fn answer(&mut self, terms: Terms, response: Response<'_>) -> Result<(), End> {
+        let mut answer = self.shared.take_scratch();
+        response.write(terms, &self.shared.date.get(), &mut answer);
+        self.write(answer).await?;
+        match terms.persistence {
+            Persistence::KeepAlive => Ok(()),
+            // What has come already belongs to a request that is not answered.
+            Persistence::Close if !self.buffer.is_empty() => Err(End::Linger),
+            Persistence::Close => Err(End::Closed),
+        }
+    }
+
+    async fn write(&mut self, answer: Vec<u8>) -> Result<(), End> {
+        self.stream.set_deadline(self.shared.deadlines.write_ms);
+        let (result, answer) = self.stream.write_all(answer).await;
+        self.shared.keep_scratch(answer);
+        result.map_err(|_: io::Error| End::Gone)
+    }
+
+    /// Reads and drops what the peer still sends, so that closing does not reset the connection before
+    /// the peer has read the answer (RFC 9112 §9.6).
+    async fn linger(&mut self) {
+        if self.stream.end_writing().await.is_err() {
+            return;
+        }
+        self.stream.set_deadline(LINGER_MS);
+        let mut left = LINGER_BYTES_MAX;
+        while left > 0 {
+            self.buffer.clear();
+            match self.read_more(READ_BYTES).await {
+                Ok(0) | Err(_) => return,
+                Ok(count) => left = left.saturating_sub(count),
+            }
+        }
+    }
+}
+
+fn json(status: StatusCode, body: &[u8]) -> Response<'_> {
+    Response {
+        status,
+        content: Content::Body {
+            content_type: JSON,
+            bytes: body,
+        },
+        fields: &[],
+    }
+}
+
+/// The answer to a rejection, whose body and field the caller holds.
+fn rejected<'a>(
+    rejection: &Rejection,
+    body: &'a [u8],
+    field: &'a Option<(&'static str, Value<'static>)>,
+) -> Response<'a> {
+    let (status, _) = rejection.status_and_code();
+    Response {
+        fields: field.as_slice(),
+        ..json(status, body)
+    }
+}

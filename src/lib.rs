@@ -1,0 +1,50 @@
+//! Receives NetWatch reports over HTTP and keeps them as zstd-compressed JSON lines.
+//!
+//! The way of a report, in reading order; a stage never calls an earlier one:
+//!
+//! ```text
+//! socket ─▶ rt::net ─▶ conn ─▶ http ─▶ route ─▶ api ─▶ report ─▶ shard ─▶ commit ─▶ segment ─▶ disk
+//!                        ▲                                         │         │
+//!                        └──────────── 200, by a ticket ───────────┴─────────┘
+//! ```
+//!
+//! At the side: [`server`] starts one [`worker`] per core and waits for signals, [`salvage`] closes the
+//! segments that a core has given up, [`health`] says whether reports are accepted, [`config`] holds the
+//! settings, [`time`] the spelling of times, [`rt`] the runtime, [`log`] where events go.
+//!
+//! What is deliberately absent:
+//!
+//! 1. A lock or channel between socket and file: a shard belongs to its core. Cores share their health
+//!    and nothing else.
+//! 2. Knowledge of paths outside [`disk`]. No byte of a request ever reaches a path.
+//! 3. A change to a sealed segment.
+//! 4. A buffer, queue or count without a named limit. At the limit the server refuses or waits.
+//! 5. A clock in a pure part: clocks are read in `server` and `worker`, and passed in.
+//! 6. Blocking calls on a core, once its listener is open.
+
+pub mod server;
+
+pub mod worker;
+
+pub mod conn;
+
+pub mod http;
+pub mod route;
+
+pub mod api;
+
+pub mod report;
+pub mod shard;
+
+pub mod commit;
+pub mod segment;
+
+pub mod disk;
+
+pub mod salvage;
+
+pub mod config;
+pub mod health;
+pub mod log;
+pub mod rt;
+pub mod time;

@@ -1,0 +1,87 @@
+//! (method, path) → what is asked for: the whole table of the public port.
+
+use crate::http::head::Method;
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// Take a report.
+    PostReport,
+    /// Say whether reports are accepted.
+    Health,
+}
+
+/// Why a request asks for nothing that is here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoRoute {
+    /// Nothing has this path.
+    Path,
+    /// The path takes other methods.
+    Method {
+        /// Those, as `Allow` lists them.
+        allow: &'static str,
+    },
+    /// No path takes this method, nor does any standard name it.
+    UnknownMethod,
+}
+
+const ROUTES: &[(&str, &str, fn(Method) -> Option<Route>)] = &[
+    ("/api/v1/reports", "POST", |method| match method {
+        Method::Post => Some(Route::PostReport),
+        _ => None,
+    }),
+    ("/.well-known/healthcheck", "GET, HEAD", health),
+    ("/.well-known/healthcheck.json", "GET, HEAD", health),
+];
+
+fn health(method: Method) -> Option<Route> {
+    matches!(method, Method::Get | Method::Head).then_some(Route::Health)
+}
+
+/// Looks a request up.
+///
+/// # Errors
+///
+/// It asks for nothing that is here.
+pub fn route(method: Method, path: &str) -> Result<Route, NoRoute> {
+    if method == Method::Unknown {
+        return Err(NoRoute::UnknownMethod);
+    }
+    let found = ROUTES.iter().find(|(known, _, _)| *known == path);
+    let &(_, allow, by_method) = found.ok_or(NoRoute::Path)?;
+    by_method(method).ok_or(NoRoute::Method { allow })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn table() {
+        #[track_caller]
+        fn check(method: Method, path: &str, expected: Result<Route, NoRoute>) {
+            assert_eq!(route(method, path), expected);
+        }
+        let health = NoRoute::Method { allow: "GET, HEAD" };
+        let reports = NoRoute::Method { allow: "POST" };
+        check(Method::Post, "/api/v1/reports", Ok(Route::PostReport));
+        check(Method::Get, "/api/v1/reports", Err(reports));
+        check(Method::Post, "/api/v1/reports/", Err(NoRoute::Path));
+        check(Method::Post, "/API/v1/reports", Err(NoRoute::Path));
+        check(Method::Post, "/", Err(NoRoute::Path));
+        check(Method::Get, "/.well-known/healthcheck", Ok(Route::Health));
+        check(
+            Method::Head,
+            "/.well-known/healthcheck.json",
+            Ok(Route::Health),
+        );
+        check(Method::Post, "/.well-known/healthcheck", Err(health));
+        check(Method::Delete, "/.well-known/healthcheck.json", Err(health));
+        check(
+            Method::Unknown,
+            "/api/v1/reports",
+            Err(NoRoute::UnknownMethod),
+        );
+        check(Method::Unknown, "/", Err(NoRoute::UnknownMethod));
+    }
+}

@@ -1,0 +1,349 @@
+//! What one core runs: its listeners, its connections, its commit loop, and the tick that keeps the
+//! connections' deadlines and the date. Here I/O and clocks meet the pure parts.
+//!
+//! ```text
+//! running ──drain──▶ draining ─────────────────────────▶ flushing ──▶ stopped
+//! accept, serve      no listener; answers are the last     the shard is closed: the last
+//!                    on their connection; idle ones end    commit, the last seal
+//! ```
+//!
+//! A drain ends when no connection is left, at the latest after [`Setup::drain_ms`]; what is still open
+//! then is cut off. Nothing that was answered 2xx depends on it.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::io;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::{Duration, SystemTime};
+
+use futures_channel::oneshot;
+use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::commit::{CommitLoop, Policy};
+use crate::config::Ack;
+use crate::conn::{self, Deadlines, Parts, Shared};
+use crate::disk::{CoreDisk, Fs};
+use crate::health::Health;
+use crate::http::head::Persistence;
+use crate::http::response::HttpDate;
+use crate::rt::net::{Connections, Listener, Stream, TickMs, is_exhaustion};
+use crate::rt::{self, Driver, Either, JoinHandle, Once, Panicked};
+use crate::segment::name::CoreIndex;
+use crate::segment::writer::{Abandoned, Encoder, Reach};
+use crate::shard::{Gather, Limits, Refusal, Shard};
+use crate::time::{Now, Timestamp};
+
+/// How exactly deadlines are kept.
+const TICK: Duration = Duration::from_millis(250);
+
+/// How long a core with no room for another connection, or no descriptor, leaves the others in the
+/// kernel's queue before it looks again.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// During a drain a connection may stay idle this long, for the request that its client has sent.
+const DRAIN_IDLE_MS: TickMs = 1_000;
+
+/// With `ACK=buffered` nobody waits for a commit: lines gather to a size that compresses and writes
+/// well, and a crash loses at most this much time.
+const BUFFERED_BYTES: usize = 256 << 10;
+const BUFFERED_AGE_MS: u64 = 1_000;
+
+/// How often a disk that refuses is tried again.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+
+/// What a worker is started with.
+pub struct Setup {
+    /// Which core.
+    pub core: CoreIndex,
+    /// The CPU it is pinned to.
+    pub cpu: usize,
+    /// For all cores the same.
+    pub driver: Driver,
+    /// Its own sockets.
+    pub listeners: Vec<TcpListener>,
+    /// The data directory.
+    pub fs: Fs,
+    /// Takes the segments it abandons.
+    pub salvage: SyncSender<Abandoned>,
+    /// Of all cores.
+    pub health: Arc<Health>,
+    /// When the server started, on the monotonic clock.
+    pub started_ms: u64,
+    /// What an answer to a report waits for.
+    pub ack: Ack,
+    /// How long connections may take over what.
+    pub deadlines: Deadlines,
+    /// The most connections it keeps open.
+    pub connections_max: usize,
+    /// What its shard may hold.
+    pub held_bytes_max: u64,
+    /// When a segment is full.
+    pub segment_bytes: u64,
+    /// When a segment is old.
+    pub segment_ms: u64,
+    /// The zstd level.
+    pub level: i32,
+    /// Bytes of the disk that are left to others.
+    pub free_bytes_min: u64,
+    /// How long a drain may take.
+    pub drain_ms: TickMs,
+}
+
+/// Why a worker ended that should not have.
+#[derive(Debug)]
+pub enum WorkerError {
+    /// Something could not be set up.
+    Setup {
+        /// What.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// Its commit loop panicked.
+    Commit(Panicked),
+    /// The tasks of a listener or the tick ended by a panic.
+    Task(&'static str, Panicked),
+}
+
+impl fmt::Display for WorkerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Setup { what, .. } => write!(f, "cannot set up {what}"),
+            Self::Commit(_) => f.write_str("the commit loop panicked"),
+            Self::Task(what, _) => write!(f, "the {what} panicked"),
+        }
+    }
+}
+
+impl std::error::Error for WorkerError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Setup { source, .. } => Some(source),
+            Self::Commit(panicked) | Self::Task(_, panicked) => Some(panicked),
+        }
+    }
+}
+
+fn setup_error(what: &'static str) -> impl FnOnce(io::Error) -> WorkerError {
+    move |source| WorkerError::Setup { what, source }
+}
+
+/// Both clocks, now.
+pub fn now() -> Now {
+    let monotonic = clock_gettime(ClockId::Monotonic);
+    let secs = monotonic.tv_sec.unsigned_abs();
+    Now {
+        wall: Timestamp::from_system(SystemTime::now()),
+        monotonic_ms: secs * 1000 + monotonic.tv_nsec.unsigned_abs() / 1_000_000,
+    }
+}
+
+/// Runs a core on this thread until `drain` is sent or dropped, then drains it. `ready` is called once
+/// everything is set up.
+///
+/// # Errors
+///
+/// The core could not be set up, or one of its main tasks panicked.
+pub fn run(
+    setup: Setup,
+    ready: impl FnOnce(),
+    drain: oneshot::Receiver<()>,
+) -> Result<(), WorkerError> {
+    let mut cpus = CpuSet::new();
+    cpus.set(setup.cpu);
+    sched_setaffinity(None, &cpus).map_err(|error| setup_error("the CPU")(error.into()))?;
+    rt::run(setup.driver, || Worker::start_and_run(setup, ready, drain))
+        .map_err(setup_error("the runtime"))?
+}
+
+struct Worker {
+    core: CoreIndex,
+    health: Arc<Health>,
+    shared: Rc<Shared>,
+    connections_max: usize,
+    draining: Once,
+}
+
+impl Worker {
+    async fn start_and_run(
+        setup: Setup,
+        ready: impl FnOnce(),
+        drain: oneshot::Receiver<()>,
+    ) -> Result<(), WorkerError> {
+        let shard = Rc::new(RefCell::new(Shard::new(shard_limits(&setup))));
+        let connections = Connections::new();
+        connections.expire(now().monotonic_ms);
+        let commit = commit_loop(&setup, Rc::clone(&shard))?;
+        let mut listeners = Vec::new();
+        for listener in setup.listeners {
+            let listener = Listener::from_std(listener, setup.driver);
+            listeners.push(listener.map_err(setup_error("a listener"))?);
+        }
+        let worker = Rc::new(Worker {
+            core: setup.core,
+            health: Arc::clone(&setup.health),
+            connections_max: setup.connections_max,
+            draining: Once::default(),
+            shared: Rc::new(Shared::new(Parts {
+                connections,
+                shard,
+                ack: setup.ack,
+                deadlines: setup.deadlines,
+                health: setup.health,
+                started_ms: setup.started_ms,
+                clock: now,
+                date: HttpDate::from_system(SystemTime::now()),
+            })),
+        });
+        let mut commit = rt::spawn(commit.run());
+        let mut tick = rt::spawn(tick(Rc::clone(&worker.shared)));
+        let accepting: Vec<_> = listeners
+            .into_iter()
+            .map(|listener| rt::spawn(Rc::clone(&worker).accept(listener)))
+            .collect();
+        ready();
+        // The commit loop and the tick end before a drain by a panic only.
+        let work = rt::either(&mut commit, &mut tick);
+        match rt::either(drain, work).await {
+            Either::First(_) => worker.drain(accepting, commit, setup.drain_ms).await,
+            Either::Second(Either::First(ended)) => Err(unexpected(ended, "commit loop")),
+            Either::Second(Either::Second(ended)) => Err(unexpected(ended, "tick")),
+        }
+    }
+
+    async fn accept(self: Rc<Self>, listener: Listener) {
+        let mut is_exhausted = false;
+        while !self.draining.has_happened() {
+            if self.shared.connections.count() >= self.connections_max {
+                rt::timeout(ACCEPT_PAUSE, self.draining.wait()).await;
+                continue;
+            }
+            match rt::either(self.draining.wait(), listener.readable()).await {
+                Either::First(()) => break,
+                Either::Second(_) => (),
+            }
+            match self.accept_waiting(&listener) {
+                Ok(()) => is_exhausted = false,
+                Err(error) => {
+                    if !is_exhausted {
+                        let cause = error.to_string();
+                        tracing::warn!(core = self.core, cause, "accepting no connections");
+                    }
+                    is_exhausted = true;
+                    rt::timeout(ACCEPT_PAUSE, self.draining.wait()).await;
+                }
+            }
+        }
+        // What the kernel has queued would be reset when the listener closes.
+        if let Err(error) = self.accept_waiting(&listener) {
+            let cause = error.to_string();
+            tracing::warn!(
+                core = self.core,
+                cause,
+                "queued connections are not accepted"
+            );
+        }
+    }
+
+    /// Accepts until nobody waits or there is no room.
+    fn accept_waiting(&self, listener: &Listener) -> io::Result<()> {
+        while self.shared.connections.count() < self.connections_max {
+            let socket = match listener.accept() {
+                Ok(Some(socket)) => socket,
+                Ok(None) => return Ok(()),
+                Err(error) if is_exhaustion(&error) => return Err(error),
+                // The client has gone again.
+                Err(_) => continue,
+            };
+            let stream = Stream::from_accepted(socket, &self.shared.connections)?;
+            rt::spawn(conn::serve(stream, Rc::clone(&self.shared)));
+        }
+        Ok(())
+    }
+
+    async fn drain(
+        &self,
+        accepting: Vec<JoinHandle<Result<(), Panicked>>>,
+        commit: JoinHandle<Result<(), Panicked>>,
+        drain_ms: TickMs,
+    ) -> Result<(), WorkerError> {
+        self.health.refuse(self.core, Refusal::Draining);
+        self.shared.stay.set(Persistence::Close);
+        self.draining.happen();
+        for accepting in accepting {
+            accepting
+                .await
+                .map_err(|panicked| WorkerError::Task("listener", panicked))?;
+        }
+        let connections = &self.shared.connections;
+        connections.end_idle_at(connections.now() + DRAIN_IDLE_MS.min(drain_ms));
+        let drained = rt::timeout(Duration::from_millis(drain_ms), connections.empty()).await;
+        if drained.is_none() {
+            let count = connections.count();
+            tracing::warn!(core = self.core, count, "connections cut off");
+            connections.abort_all();
+            connections.empty().await;
+        }
+        self.shared.shard.borrow_mut().close();
+        commit.await.map_err(WorkerError::Commit)
+    }
+}
+
+fn unexpected(ended: Result<(), Panicked>, what: &'static str) -> WorkerError {
+    match ended {
+        Err(panicked) => WorkerError::Task(what, panicked),
+        Ok(()) => unreachable!("the {what} goes on until the shard is closed"),
+    }
+}
+
+fn shard_limits(setup: &Setup) -> Limits {
+    Limits {
+        held_bytes_max: setup.held_bytes_max,
+        segment_bytes: setup.segment_bytes,
+        segment_ms: setup.segment_ms,
+        gather: match setup.ack {
+            Ack::Durable | Ack::Written => Gather::WhileDiskIsBusy,
+            Ack::Buffered => Gather::Until {
+                bytes: BUFFERED_BYTES,
+                age_ms: BUFFERED_AGE_MS,
+            },
+        },
+    }
+}
+
+fn commit_loop(
+    setup: &Setup,
+    shard: Rc<RefCell<Shard>>,
+) -> Result<CommitLoop<CoreDisk, fn() -> Now>, WorkerError> {
+    let helper_name = format!("disk-{}", setup.core);
+    let disk = CoreDisk::start(setup.fs.clone(), setup.driver, helper_name);
+    let disk = disk.map_err(setup_error("the helper thread"))?;
+    let encoder = Encoder::new(setup.level).map_err(setup_error("the encoder"))?;
+    let policy = Policy {
+        core: setup.core,
+        reach: match setup.ack {
+            Ack::Durable => Reach::Durable,
+            Ack::Written | Ack::Buffered => Reach::Written,
+        },
+        free_bytes_min: setup.free_bytes_min,
+        probe_every: PROBE_EVERY,
+    };
+    let (health, salvage) = (Arc::clone(&setup.health), setup.salvage.clone());
+    let clock: fn() -> Now = now;
+    Ok(CommitLoop::new(
+        policy, disk, clock, shard, health, salvage, encoder,
+    ))
+}
+
+/// Keeps the connections' deadlines and the date. Never ends.
+async fn tick(shared: Rc<Shared>) {
+    loop {
+        rt::sleep(TICK).await;
+        shared.date.set(HttpDate::from_system(SystemTime::now()));
+        shared.connections.expire(now().monotonic_ms);
+    }
+}
