@@ -1,0 +1,82 @@
+{
+  description = "Receives NetWatch latency reports over HTTP and keeps them as zstd-compressed JSON lines";
+
+  inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-26.05";
+
+  outputs =
+    { self, nixpkgs }:
+    let
+      inherit (nixpkgs) lib;
+      systems = [
+        "x86_64-linux"
+        "aarch64-linux"
+      ];
+      forEachSystem = f: lib.genAttrs systems (system: f system nixpkgs.legacyPackages.${system});
+    in
+    {
+      packages = forEachSystem (
+        _: pkgs: {
+          default = pkgs.callPackage ./nix/package.nix { };
+        }
+      );
+
+      # The package check runs the tests. Advisories need the network: the hosted workflow looks at them.
+      checks = forEachSystem (
+        system: pkgs:
+        let
+          package = self.packages.${system}.default;
+          cargoCheck =
+            name: tools: command:
+            pkgs.stdenv.mkDerivation {
+              pname = "${package.pname}-${name}";
+              inherit (package) version src;
+              cargoDeps = pkgs.rustPlatform.importCargoLock { lockFile = ./Cargo.lock; };
+              nativeBuildInputs = [
+                pkgs.cargo
+                pkgs.rustc
+                pkgs.rustPlatform.cargoSetupHook
+              ]
+              ++ tools;
+              buildPhase = command;
+              installPhase = "touch $out";
+            };
+        in
+        {
+          inherit package;
+          devShell = self.devShells.${system}.default;
+          rustfmt = cargoCheck "rustfmt" [ pkgs.rustfmt ] "cargo fmt --check";
+          clippy = cargoCheck "clippy" [ pkgs.clippy ] "cargo clippy --all-targets -- -D warnings";
+          docs =
+            cargoCheck "docs" [ ]
+              "RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items";
+          nixfmt = pkgs.runCommand "nixfmt-check" { nativeBuildInputs = [ pkgs.nixfmt ]; } ''
+            find ${./flake.nix} ${./nix} -name '*.nix' -exec nixfmt --check {} +
+            touch $out
+          '';
+        }
+      );
+
+      devShells = forEachSystem (
+        _: pkgs: {
+          default = pkgs.mkShell {
+            packages = [
+              pkgs.cargo
+              pkgs.rustc
+              pkgs.clippy
+              pkgs.rustfmt
+              pkgs.rust-analyzer
+              pkgs.cargo-deny # licences, duplicates, advisories: deny.toml
+              pkgs.shellcheck # reads .ci/run
+              pkgs.oha # load on a running server
+              pkgs.zstd # reads sealed segments
+              pkgs.jq # reads their lines
+            ];
+            # rust-analyzer looks the standard library up here; nixpkgs' rustc comes without its source.
+            RUST_SRC_PATH = pkgs.rustPlatform.rustLibSrc;
+          };
+        }
+      );
+
+      formatter = forEachSystem (_: pkgs: pkgs.nixfmt-tree);
+    };
+}
