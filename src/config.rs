@@ -24,6 +24,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::command::Command;
+
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -54,7 +56,7 @@ macro_rules! settings {
         //
         // Values stay text here, so that every layer is read and refused by the same code.
         #[derive(argh::FromArgs, Clone, Debug, Default)]
-        #[argh(help_triggers("-h", "--help", "help"), usage = "[<options>]")]
+        #[argh(help_triggers("-h", "--help", "help"), usage = "[<options>] [<command> [<args>]]")]
         pub struct Flags {
             $(
                 $(#[doc = $help])+
@@ -72,6 +74,9 @@ macro_rules! settings {
             /// print the version, and exit
             #[argh(switch)]
             pub version: bool,
+            /// what to do instead of serving
+            #[argh(subcommand)]
+            pub command: Option<Command>,
         }
 
         /// The settings in effect, each in its range.

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! At the side: [`server`] starts one [`worker`] per core and waits for signals, [`salvage`] closes the
-//! segments that a core has given up, [`health`] says whether reports are accepted, [`config`] holds the
+//! segments that a core has given up, [`verify`] checks files on demand, [`health`] says whether reports are accepted, [`config`] holds the
 //! settings, [`time`] the spelling of times, [`rt`] the runtime, [`log`] where events go.
 //!
 //! What is deliberately absent:
@@ -42,7 +42,9 @@ pub mod segment;
 pub mod disk;
 
 pub mod salvage;
+pub mod verify;
 
+pub mod command;
 pub mod config;
 pub mod health;
 pub mod log;

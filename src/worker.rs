@@ -201,17 +201,21 @@ impl Worker {
         });
         let mut commit = rt::spawn(commit.run());
         let mut tick = rt::spawn(tick(Rc::clone(&worker.shared)));
-        let accepting: Vec<_> = listeners
+        let mut accepting: Vec<_> = listeners
             .into_iter()
             .map(|listener| rt::spawn(Rc::clone(&worker).accept(listener)))
             .collect();
         ready();
-        // The commit loop and the tick end before a drain by a panic only.
+        // None of these ends before a drain, but by a panic.
         let work = rt::either(&mut commit, &mut tick);
+        let work = rt::either(rt::first_ended(&mut accepting), work);
         match rt::either(drain, work).await {
             Either::First(_) => worker.drain(accepting, commit, setup.drain_ms).await,
-            Either::Second(Either::First(ended)) => Err(unexpected(ended, "commit loop")),
-            Either::Second(Either::Second(ended)) => Err(unexpected(ended, "tick")),
+            Either::Second(Either::First(ended)) => Err(unexpected(ended, "listener")),
+            Either::Second(Either::Second(Either::First(ended))) => {
+                Err(unexpected(ended, "commit loop"))
+            }
+            Either::Second(Either::Second(Either::Second(ended))) => Err(unexpected(ended, "tick")),
         }
     }
 
@@ -222,11 +226,11 @@ impl Worker {
                 rt::timeout(ACCEPT_PAUSE, self.draining.wait()).await;
                 continue;
             }
-            match rt::either(self.draining.wait(), listener.readable()).await {
+            let waited = match rt::either(self.draining.wait(), listener.readable()).await {
                 Either::First(()) => break,
-                Either::Second(_) => (),
-            }
-            match self.accept_waiting(&listener) {
+                Either::Second(result) => result,
+            };
+            match waited.and_then(|()| self.accept_waiting(&listener)) {
                 Ok(()) => is_exhausted = false,
                 Err(error) => {
                     if !is_exhausted {

@@ -25,8 +25,15 @@ pub struct Fs {
 #[derive(Debug)]
 struct Shared {
     root: PathBuf,
-    /// Held until the last clone is dropped; absent when the directory was opened for reading.
-    _lock: Option<File>,
+    access: Access,
+}
+
+#[derive(Debug)]
+enum Access {
+    /// The lock is held until the last clone is dropped.
+    Writing { _lock: File },
+    /// A server may be writing at the same time.
+    Reading,
 }
 
 /// Why a data directory cannot be used.
@@ -103,7 +110,7 @@ impl Fs {
         }
         let shared = Shared {
             root,
-            _lock: Some(lock),
+            access: Access::Writing { _lock: lock },
         };
         let disk = Fs {
             shared: Arc::new(shared),
@@ -113,6 +120,24 @@ impl Fs {
             create_dir_durably(&path).map_err(failed("create", &path))?;
         }
         Ok(disk)
+    }
+
+    /// Opens the directory for reading, beside a server or without one. Nothing is made or locked.
+    ///
+    /// # Errors
+    ///
+    /// It is not there, or no directory.
+    pub fn read_only(root: &Path) -> Result<Fs, OpenError> {
+        let failed = |source| OpenError::Io {
+            operation: "read",
+            path: root.to_owned(),
+            source,
+        };
+        let root = fs::canonicalize(root).map_err(failed)?;
+        let access = Access::Reading;
+        Ok(Fs {
+            shared: Arc::new(Shared { root, access }),
+        })
     }
 
     /// The directory's absolute path.
@@ -143,7 +168,7 @@ impl Fs {
         let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let file = OpenOptions::new()
             .read(true)
-            .write(true)
+            .write(matches!(self.shared.access, Access::Writing { .. }))
             .custom_flags(flags.bits().cast_signed())
             .open(self.path(dir, name))?;
         if !file.metadata()?.is_file() {

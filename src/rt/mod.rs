@@ -190,6 +190,19 @@ pub enum Either<A, B> {
     Second(B),
 }
 
+/// The output of the first of these tasks to end.
+pub async fn first_ended<T>(tasks: &mut [JoinHandle<T>]) -> T {
+    poll_fn(|context| {
+        for task in &mut *tasks {
+            if let Poll::Ready(output) = pin!(task).poll(context) {
+                return Poll::Ready(output);
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
 /// Something that happens once, for any number of tasks of one core to wait for.
 #[derive(Default)]
 pub struct Once {

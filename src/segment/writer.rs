@@ -36,7 +36,7 @@ const ENCODE_BYTES_MAX: usize = 256 << 10;
 const FRAME_OVERHEAD_BYTES: usize = 18 + LAST_BLOCK.len() + CHECKSUM_BYTES + 64;
 
 /// How often a taken name is tried again a millisecond later.
-const NAME_TRIES_MAX: u32 = 10_000;
+pub const NAME_TRIES_MAX: u32 = 10_000;
 
 /// What the disk would not do for a segment.
 #[derive(Debug)]
