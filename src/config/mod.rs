@@ -15,21 +15,19 @@
 //! `KB`, `MB`, `GB`, `TB` (powers of 1000); times are whole seconds, `90` or with `s`, `m`, `h`,
 //! `d`.
 
+mod domain;
+
 use std::error::Error;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::net::IpAddr;
-use std::ops::RangeInclusive;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
+use self::domain::{
+    Addresses, Bools, Domain, GIB, Integers, KIB, MIB, OrAll, Paths, Sizes, TIB, Times, Words,
+};
 use crate::command::Command;
-
-const KIB: u64 = 1 << 10;
-const MIB: u64 = 1 << 20;
-const GIB: u64 = 1 << 30;
-const TIB: u64 = 1 << 40;
 
 /// Most addresses in `HOST`: each is one more socket on every worker.
 pub const ADDRESSES_MAX: usize = 16;
@@ -414,241 +412,6 @@ impl<E: Fn(&str) -> Option<OsString>> Layers<E> {
     }
 }
 
-/// The values that a setting may take, and how they are spelled.
-trait Domain {
-    type Value;
-
-    /// `None`: not a value, or out of range.
-    fn parse(&self, text: &str, source: Source) -> Option<Self::Value>;
-
-    /// The one spelling among those that [`Domain::parse`] takes for the same value.
-    fn spell(&self, value: &Self::Value) -> String;
-
-    /// What is accepted, to stand after `expected`.
-    fn range(&self) -> String;
-}
-
-struct Integers<T>(RangeInclusive<T>);
-
-impl<T: FromStr + PartialOrd + fmt::Display> Domain for Integers<T> {
-    type Value = T;
-
-    fn parse(&self, text: &str, _: Source) -> Option<T> {
-        text.parse().ok().filter(|value| self.0.contains(value))
-    }
-
-    fn spell(&self, value: &T) -> String {
-        value.to_string()
-    }
-
-    fn range(&self) -> String {
-        format!("{} to {}", self.0.start(), self.0.end())
-    }
-}
-
-/// The word `all`, read as `None`, beside the values of another domain.
-struct OrAll<D>(D);
-
-impl<D: Domain> Domain for OrAll<D> {
-    type Value = Option<D::Value>;
-
-    fn parse(&self, text: &str, source: Source) -> Option<Self::Value> {
-        if text == "all" {
-            return Some(None);
-        }
-        self.0.parse(text, source).map(Some)
-    }
-
-    fn spell(&self, value: &Self::Value) -> String {
-        match value {
-            None => String::from("all"),
-            Some(value) => self.0.spell(value),
-        }
-    }
-
-    fn range(&self) -> String {
-        format!("all or {}", self.0.range())
-    }
-}
-
-/// Sizes in bytes.
-struct Sizes(RangeInclusive<u64>);
-
-/// The binary ones first, and the largest of them: that is the order in which a size is spelled.
-const SIZE_UNITS: [(&str, u64); 10] = [
-    ("TiB", TIB),
-    ("GiB", GIB),
-    ("MiB", MIB),
-    ("KiB", KIB),
-    ("", 1),
-    ("kB", 1000),
-    ("KB", 1000),
-    ("MB", 1_000_000),
-    ("GB", 1_000_000_000),
-    ("TB", 1_000_000_000_000),
-];
-
-impl Domain for Sizes {
-    type Value = u64;
-
-    fn parse(&self, text: &str, _: Source) -> Option<u64> {
-        parse_with_unit(text, &SIZE_UNITS).filter(|size| self.0.contains(size))
-    }
-
-    fn spell(&self, size: &u64) -> String {
-        // Zero is a multiple of every unit, and needs none.
-        spell_with_unit(*size, if *size == 0 { &[("", 1)] } else { &SIZE_UNITS })
-    }
-
-    fn range(&self) -> String {
-        format!(
-            "{} to {}",
-            self.spell(self.0.start()),
-            self.spell(self.0.end())
-        )
-    }
-}
-
-/// Times in whole seconds.
-struct Times(RangeInclusive<u64>);
-
-const TIME_UNITS: [(&str, u64); 5] = [("d", 86_400), ("h", 3600), ("m", 60), ("s", 1), ("", 1)];
-
-impl Times {
-    fn spell_secs(secs: u64) -> String {
-        // A minute is "60s", as people say it.
-        spell_with_unit(secs, if secs <= 60 { &[("s", 1)] } else { &TIME_UNITS })
-    }
-}
-
-impl Domain for Times {
-    type Value = Duration;
-
-    fn parse(&self, text: &str, _: Source) -> Option<Duration> {
-        let secs = parse_with_unit(text, &TIME_UNITS)?;
-        self.0.contains(&secs).then(|| Duration::from_secs(secs))
-    }
-
-    fn spell(&self, time: &Duration) -> String {
-        Self::spell_secs(time.as_secs())
-    }
-
-    fn range(&self) -> String {
-        let [start, end] = [self.0.start(), self.0.end()].map(|secs| Self::spell_secs(*secs));
-        format!("{start} to {end}")
-    }
-}
-
-/// Reads digits and one of the units.
-fn parse_with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
-    let digits_len = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (digits, name) = text.split_at(digits_len);
-    let (_, unit) = units.iter().find(|unit| unit.0 == name)?;
-    digits.parse::<u64>().ok()?.checked_mul(*unit)
-}
-
-/// Writes the value in the first of the units that divides it.
-fn spell_with_unit(value: u64, units: &[(&str, u64)]) -> String {
-    let dividing = units.iter().find(|unit| value.is_multiple_of(unit.1));
-    let (name, unit) = dividing.unwrap_or(&("", 1));
-    format!("{}{name}", value / unit)
-}
-
-/// One word of a list.
-struct Words<T: 'static>(&'static [(&'static str, T)]);
-
-impl<T: Copy + PartialEq> Domain for Words<T> {
-    type Value = T;
-
-    fn parse(&self, text: &str, _: Source) -> Option<T> {
-        let entry = self.0.iter().find(|entry| entry.0 == text)?;
-        Some(entry.1)
-    }
-
-    fn spell(&self, value: &T) -> String {
-        let entry = self.0.iter().find(|entry| entry.1 == *value);
-        String::from(entry.expect("every value of the type has a word").0)
-    }
-
-    fn range(&self) -> String {
-        let words: Vec<&str> = self.0.iter().map(|entry| entry.0).collect();
-        match words.as_slice() {
-            [first @ .., last] if !first.is_empty() => format!("{} or {last}", first.join(", ")),
-            words => words.concat(),
-        }
-    }
-}
-
-/// The words of Go's `strconv.ParseBool`, because the Go server reads DEBUG with them.
-struct Bools;
-
-impl Domain for Bools {
-    type Value = bool;
-
-    fn parse(&self, text: &str, _: Source) -> Option<bool> {
-        match text {
-            "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
-            "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
-            _ => None,
-        }
-    }
-
-    fn spell(&self, value: &bool) -> String {
-        value.to_string()
-    }
-
-    fn range(&self) -> String {
-        String::from("true or false")
-    }
-}
-
-struct Paths;
-
-impl Domain for Paths {
-    type Value = PathBuf;
-
-    fn parse(&self, text: &str, _: Source) -> Option<PathBuf> {
-        (!text.is_empty()).then(|| PathBuf::from(text))
-    }
-
-    fn spell(&self, path: &PathBuf) -> String {
-        path.display().to_string()
-    }
-
-    fn range(&self) -> String {
-        String::from("a path")
-    }
-}
-
-/// IP addresses with commas between, blanks around them skipped. An address twice is refused: with
-/// SO_REUSEPORT both sockets would bind, and share the connections.
-struct Addresses;
-
-impl Domain for Addresses {
-    type Value = Host;
-
-    fn parse(&self, text: &str, source: Source) -> Option<Host> {
-        let mut addresses = Vec::new();
-        for address in text.split(',') {
-            let address = address.trim_ascii().parse().ok()?;
-            if addresses.contains(&address) || addresses.len() == ADDRESSES_MAX {
-                return None;
-            }
-            addresses.push(address);
-        }
-        Some(Host { addresses, source })
-    }
-
-    fn spell(&self, host: &Host) -> String {
-        let addresses: Vec<String> = host.addresses.iter().map(IpAddr::to_string).collect();
-        addresses.join(",")
-    }
-
-    fn range(&self) -> String {
-        format!("up to {ADDRESSES_MAX} different IP addresses with commas between")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::{Ipv4Addr, Ipv6Addr};
@@ -1007,7 +770,7 @@ mod tests {
     #[test]
     fn help() {
         let exit = Flags::from_args(&["netwatch-server"], &["-h"]).unwrap_err();
-        let start = "Usage: netwatch-server [<options>]\n\n\
+        let start = "Usage: netwatch-server [<options>] [<command> [<args>]]\n\n\
             Receives NetWatch reports over HTTP and keeps them as compressed JSON lines.\n\n\
             Options:\n  \
               --host            addresses to listen on (HOST; up to 16 different IP\n";
@@ -1015,8 +778,9 @@ mod tests {
         let end = "\n  \
               --check-config    print each setting with its value and source, and exit\n  \
               --version         print the version, and exit\n  \
-              -h, --help, help  display usage information\n";
-        assert!(exit.output.ends_with(end), "{}", exit.output);
+              -h, --help, help  display usage information\n\n\
+            Commands:\n";
+        assert!(exit.output.contains(end), "{}", exit.output);
         for line in exit.output.lines() {
             assert!(line.len() <= 80, "wider than a terminal: {line}");
         }
