@@ -31,7 +31,7 @@ use crate::http::response::{self, Content, HttpDate, Response, Terms, Value};
 use crate::report::{REPORT_BYTES_MAX, Validator};
 use crate::route::{Route, route};
 use crate::rt::net::{Connections, Idle, Stream, TickMs};
-use crate::shard::{Shard, Ticket};
+use crate::shard::{Refusal, Shard, Ticket};
 use crate::time::Now;
 
 /// Room for a head and a usual report, so that most requests take one read.
@@ -85,8 +85,13 @@ pub struct Shared {
     pub date: Cell<HttpDate>,
     /// Whether connections may stay open.
     pub stay: Cell<Persistence>,
+    /// Bytes that requests being read and lines being committed may take together.
+    held_bytes_max: u64,
+    /// Bytes of the buffers that connections are reading into.
+    reading_bytes: Cell<u64>,
     validator: RefCell<Validator>,
     buffers: RefCell<Vec<BytesMut>>,
+    /// Bytes of `buffers`: `kept_bytes <= KEPT_BYTES_MAX`.
     kept_bytes: Cell<usize>,
     scratches: RefCell<Vec<Vec<u8>>>,
 }
@@ -101,6 +106,8 @@ pub struct Parts {
     pub ack: Ack,
     /// See [`Shared`].
     pub deadlines: Deadlines,
+    /// See [`Shared`].
+    pub held_bytes_max: u64,
     /// See [`Shared`].
     pub health: Arc<Health>,
     /// See [`Shared`].
@@ -124,6 +131,8 @@ impl Shared {
             clock: parts.clock,
             date: Cell::new(parts.date),
             stay: Cell::new(Persistence::KeepAlive),
+            held_bytes_max: parts.held_bytes_max,
+            reading_bytes: Cell::new(0),
             validator: RefCell::new(Validator::new()),
             buffers: RefCell::default(),
             kept_bytes: Cell::new(0),
@@ -152,6 +161,12 @@ impl Shared {
             self.kept_bytes.set(self.kept_bytes.get() + bytes);
             self.buffers.borrow_mut().push(buffer);
         }
+    }
+
+    /// Whether a connection may take `more` bytes to read into.
+    fn has_room(&self, more: u64) -> bool {
+        let held = self.shard.borrow().held_bytes() + self.reading_bytes.get();
+        held + more <= self.held_bytes_max
     }
 
     /// An empty buffer for an answer or a decoded body.
@@ -192,6 +207,7 @@ pub async fn serve(stream: Stream, shared: Rc<Shared>) {
     let mut connection = Connection {
         stream,
         buffer: BytesMut::new(),
+        reading_bytes: 0,
         shared,
     };
     let end = connection.serve().await;
@@ -199,14 +215,15 @@ pub async fn serve(stream: Stream, shared: Rc<Shared>) {
         End::Gone | End::Closed => (),
         End::Linger => connection.linger().await,
     }
-    let buffer = std::mem::take(&mut connection.buffer);
-    connection.give_back(buffer);
+    connection.give_back();
 }
 
 struct Connection {
     stream: Stream,
     /// What has been read and not consumed; without capacity while idle.
     buffer: BytesMut,
+    /// This connection's part of [`Shared::reading_bytes`].
+    reading_bytes: u64,
     shared: Rc<Shared>,
 }
 
@@ -222,18 +239,27 @@ impl Connection {
         }
     }
 
-    fn give_back(&self, buffer: BytesMut) {
+    /// Leaves the buffer, which holds nothing any more, to other connections.
+    fn give_back(&mut self) {
+        let buffer = std::mem::take(&mut self.buffer);
         if buffer.capacity() > 0 {
             self.shared.keep_buffer(buffer);
         }
+        self.note_reading(0);
+    }
+
+    /// Notes how many bytes this connection reads into.
+    fn note_reading(&mut self, bytes: u64) {
+        let others = self.shared.reading_bytes.get() - self.reading_bytes;
+        self.shared.reading_bytes.set(others + bytes);
+        self.reading_bytes = bytes;
     }
 
     async fn wait_for_request(&mut self) -> Result<(), End> {
         if !self.buffer.is_empty() {
             return Ok(());
         }
-        let buffer = std::mem::take(&mut self.buffer);
-        self.give_back(buffer);
+        self.give_back();
         self.stream.set_deadline(self.shared.deadlines.idle_ms);
         match self.stream.wait_idle().await {
             Ok(Idle::Readable) => Ok(()),
@@ -274,11 +300,8 @@ impl Connection {
                 Err(error) => return Ok(Err(Rejection::Head(error))),
             }
             // A read beyond the limit only costs memory: the scan refuses what exceeds it.
-            if self.read_more(HEAD_BYTES_MAX).await? == 0 {
-                return match self.stream.is_late() {
-                    true => Ok(Err(Rejection::TooSlow(Part::Head))),
-                    false => Err(End::Gone),
-                };
+            if let Err(rejection) = self.read_more(Part::Head, HEAD_BYTES_MAX, 0).await? {
+                return Ok(Err(rejection));
             }
         };
         let head = match head::parse(&self.buffer[..head_len]) {
@@ -331,8 +354,7 @@ impl Connection {
         };
         if self.buffer.is_empty() {
             // Others may use it while this one waits for its commit.
-            let buffer = std::mem::take(&mut self.buffer);
-            self.give_back(buffer);
+            self.give_back();
         }
         let committed = match taken {
             Ok(ticket) if self.shared.ack == Ack::Buffered => {
@@ -374,7 +396,7 @@ impl Connection {
             // By what has come and not by what was announced: memory follows the bytes.
             let missing = end - self.buffer.len();
             let room = missing.min(self.buffer.len().max(READ_BYTES));
-            if let Err(rejection) = self.read_body(room).await? {
+            if let Err(rejection) = self.read_more(Part::Body, room, 0).await? {
                 return Ok(Err(rejection));
             }
         }
@@ -398,7 +420,8 @@ impl Connection {
             if step.progress == Progress::Done {
                 return Ok(Ok(body));
             }
-            if let Err(rejection) = self.read_body(READ_BYTES).await? {
+            let decoded = body.capacity() as u64;
+            if let Err(rejection) = self.read_more(Part::Body, READ_BYTES, decoded).await? {
                 return Ok(Err(rejection));
             }
         }
@@ -415,28 +438,37 @@ impl Connection {
         Ok(())
     }
 
-    async fn read_body(&mut self, room: usize) -> Result<Result<(), Rejection>, End> {
-        if self.read_more(room).await? > 0 {
-            return Ok(Ok(()));
+    /// One read behind what the buffer holds, with some of `room` bytes of space for it. `beside` are
+    /// the bytes that the same request takes elsewhere.
+    async fn read_more(
+        &mut self,
+        part: Part,
+        room: usize,
+        beside: u64,
+    ) -> Result<Result<(), Rejection>, End> {
+        let is_full = self.buffer.len() == self.buffer.capacity();
+        let more = if is_full { room.max(READ_BYTES) } else { 0 };
+        let wanted = (self.buffer.capacity() + more) as u64 + beside;
+        if !self
+            .shared
+            .has_room(wanted.saturating_sub(self.reading_bytes))
+        {
+            return Ok(Err(Rejection::Shard(Refusal::ShardFull)));
         }
-        match self.stream.is_late() {
-            true => Ok(Err(Rejection::TooSlow(Part::Body))),
-            false => Err(End::Gone),
-        }
-    }
-
-    /// One read behind what the buffer holds, with at least some of `room` bytes of space for it.
-    async fn read_more(&mut self, room: usize) -> Result<usize, End> {
         let mut buffer = std::mem::take(&mut self.buffer);
         if buffer.capacity() == 0 {
             buffer = self.shared.take_buffer();
-        }
-        if buffer.len() == buffer.capacity() {
+        } else if is_full {
             buffer.reserve(room);
         }
+        self.note_reading(buffer.capacity() as u64 + beside);
         let (result, buffer) = self.stream.read(buffer).await;
         self.buffer = buffer;
-        result.map_err(|_| End::Gone)
+        match result {
+            Ok(0) if self.stream.is_late() => Ok(Err(Rejection::TooSlow(part))),
+            Ok(0) | Err(_) => Err(End::Gone),
+            Ok(_) => Ok(Ok(())),
+        }
     }
 
     /// Answers a request whose body nobody reads: skips a short one, ends the connection at a longer.
@@ -514,9 +546,9 @@ impl Connection {
         let mut left = LINGER_BYTES_MAX;
         while left > 0 {
             self.buffer.clear();
-            match self.read_more(READ_BYTES).await {
-                Ok(0) | Err(_) => return,
-                Ok(count) => left = left.saturating_sub(count),
+            match self.read_more(Part::Body, READ_BYTES, 0).await {
+                Ok(Ok(())) => left = left.saturating_sub(self.buffer.len()),
+                Ok(Err(_)) | Err(_) => return,
             }
         }
     }

@@ -79,7 +79,7 @@ pub struct Setup {
     pub deadlines: Deadlines,
     /// The most connections it keeps open.
     pub connections_max: usize,
-    /// What its shard may hold.
+    /// What its connections may read into and its shard may hold, together.
     pub held_bytes_max: u64,
     /// When a segment is full.
     pub segment_bytes: u64,
@@ -193,6 +193,7 @@ impl Worker {
                 shard,
                 ack: setup.ack,
                 deadlines: setup.deadlines,
+                held_bytes_max: setup.held_bytes_max,
                 health: setup.health,
                 started_ms: setup.started_ms,
                 clock: now,
@@ -220,9 +221,15 @@ impl Worker {
     }
 
     async fn accept(self: Rc<Self>, listener: Listener) {
+        // Said once when it begins, not at every try.
         let mut is_exhausted = false;
         while !self.draining.has_happened() {
             if self.shared.connections.count() >= self.connections_max {
+                if !is_exhausted {
+                    let limit = self.connections_max;
+                    tracing::warn!(core = self.core, limit, "as many connections as may be");
+                }
+                is_exhausted = true;
                 rt::timeout(ACCEPT_PAUSE, self.draining.wait()).await;
                 continue;
             }
