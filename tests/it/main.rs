@@ -1,0 +1,6 @@
+//! The server as others meet it: the real binary, over its socket, through its files, signals and log.
+//!
+//! One module per promise. Whatever talks to a server runs on io_uring and on epoll.
+
+mod http;
+mod support;
