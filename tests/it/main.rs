@@ -3,4 +3,6 @@
 //! One module per promise. Whatever talks to a server runs on io_uring and on epoll.
 
 mod http;
+mod limits;
 mod support;
+mod verify;

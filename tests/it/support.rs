@@ -132,7 +132,30 @@ impl Server {
     /// Starts a server in a directory that outlives it.
     #[track_caller]
     pub(crate) fn start_in(driver: Driver, dir: &Path, settings: &[(&str, &str)]) -> Server {
-        let mut command = command();
+        Server::start_command(command(), driver, dir, settings)
+    }
+
+    /// Starts a server in a fresh directory by a command that `wrap` makes of the binary's.
+    #[track_caller]
+    pub(crate) fn start_with(
+        driver: Driver,
+        settings: &[(&str, &str)],
+        wrap: impl FnOnce(&Command) -> Command,
+    ) -> Server {
+        let dir = TempDir::new().expect("a temporary directory can be made");
+        let command = wrap(&command());
+        let mut server = Server::start_command(command, driver, dir.path(), settings);
+        server._temporary = Some(dir);
+        server
+    }
+
+    #[track_caller]
+    fn start_command(
+        mut command: Command,
+        driver: Driver,
+        dir: &Path,
+        settings: &[(&str, &str)],
+    ) -> Server {
         command
             .env("HOST", "127.0.0.1")
             .env("PORT", "0")

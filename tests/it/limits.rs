@@ -1,0 +1,69 @@
+//! At a limit the server waits or refuses, says so, and goes on.
+
+use std::process::Command;
+
+use crate::support::{Driver, Server, both_drivers, lines, post};
+
+both_drivers!(
+    connections_beyond_the_limit_wait,
+    readers_share_what_a_core_may_hold,
+);
+
+const REPORT: &[u8] = br#"{"clientId":"c","timestamp":"t","hosts":[]}"#;
+
+/// With so many descriptors one core keeps 8 connections: 112 are for files, rings and threads.
+fn connections_beyond_the_limit_wait(driver: Driver) {
+    let server = Server::start_with(driver, &[("WORKERS", "1")], |binary| {
+        let mut command = Command::new("/bin/sh");
+        command.arg("-c").arg("ulimit -n 104; exec \"$0\"");
+        command.arg(binary.get_program());
+        command
+    });
+    let mut clients: Vec<_> = (0..20).map(|_| server.connect()).collect();
+    let warning = server.wait_for_event("as many connections as may be");
+    assert_eq!(warning["limit"], 8);
+    // Each of those that were accepted is served; the rest wait for one of them to leave.
+    for client in &mut clients {
+        client.send(&post(REPORT)).expect("the kernel takes it");
+    }
+    for (index, mut client) in clients.into_iter().enumerate() {
+        assert_eq!(client.answer().status, 200, "client {index}");
+    }
+    assert_eq!(lines(server.dir()).len(), 20);
+}
+
+/// Bodies that are announced and not sent hold buffers, but not more than a core may.
+fn readers_share_what_a_core_may_hold(driver: Driver) {
+    let settings = [("WORKERS", "1"), ("SHARD_BYTES_MAX", "2MiB")];
+    let server = Server::start(driver, &settings);
+    let head = b"POST /api/v1/reports HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n";
+    let mut refused = None;
+    let mut held = Vec::new();
+    // A half-sent body of 500 KB holds some 0.5 to 1 MiB.
+    while refused.is_none() {
+        assert!(held.len() < 8, "never refused");
+        let mut client = server.connect();
+        client.send(head).expect("the kernel takes it");
+        // The server may answer and close before all of it is sent.
+        let _ = client.send(&[b' '; 500_000]);
+        let mut probe = server.connect();
+        let answer = probe.exchange(&post(&vec![b' '; 900_000]));
+        if answer.status == 503 {
+            refused = Some(answer);
+        }
+        held.push(client);
+    }
+    let refused = refused.expect("the loop has ended");
+    let message = "{\"status\":\"error\",\"code\":\"shard_full\",\
+        \"message\":\"more reports wait than may\"}\n";
+    assert_eq!(
+        (refused.text(), refused.field("retry-after")),
+        (message, Some("1"))
+    );
+    // Room again once they are gone.
+    drop(held);
+    crate::support::wait_until("there is room again", || {
+        server.connect().exchange(&post(REPORT)).status == 200
+    });
+    assert_eq!(lines(server.dir()).len(), 1);
+}
