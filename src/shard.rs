@@ -360,14 +360,16 @@ impl Shard {
             Ok(()) => self.accept(),
             Err(why) => {
                 self.refuse(why);
-                // The segment has ended with the failure: what has gathered begins the next.
-                self.planned = match (self.planned, self.gathering.text.len()) {
-                    (Some(planned), bytes) if bytes > 0 => Some(Planned {
-                        bytes: bytes as u64,
-                        ..planned
-                    }),
-                    _ => None,
-                };
+                // The segment has ended with the failure: what is held begins the next one.
+                let held = self.queue.iter().chain([&self.gathering]);
+                let bytes = held.fold(0, |bytes, batch| match batch.then {
+                    Then::Seal => 0,
+                    Then::KeepOpen => bytes + batch.text.len() as u64,
+                });
+                self.planned = self
+                    .planned
+                    .filter(|_| bytes > 0)
+                    .map(|planned| Planned { bytes, ..planned });
                 self.seal_pending = false;
             }
         }
