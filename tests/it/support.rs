@@ -373,6 +373,12 @@ impl Client {
         })
     }
 
+    /// The port of this side.
+    pub(crate) fn local_port(&self) -> u16 {
+        let address = self.stream.local_addr();
+        address.expect("the connection has two ends").port()
+    }
+
     /// Sends bytes.
     pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes)
@@ -408,6 +414,15 @@ impl Client {
     pub(crate) fn exchange(&mut self, request: &[u8]) -> Answer {
         self.send(request).expect("the request is taken");
         self.answer()
+    }
+
+    /// Whether anything comes within this time, an end included.
+    pub(crate) fn has_bytes_within(&mut self, time: Duration) -> bool {
+        let set = |time| self.stream.set_read_timeout(Some(time));
+        set(time).expect("the socket takes a timeout");
+        let peeked = self.stream.peek(&mut [0]);
+        set(PATIENCE).expect("the socket takes a timeout");
+        !peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Checks that the connection takes another request.
