@@ -308,10 +308,6 @@ impl Connection {
             Ok(head) => head,
             Err(error) => return Ok(Err(Rejection::Head(error))),
         };
-        let mut terms = Terms::of(&head);
-        if self.shared.stay.get() == Persistence::Close {
-            terms.persistence = Persistence::Close;
-        }
         let route = match (head.expect, route(head.method, head.path)) {
             (Expect::Unknown, _) => Err(Rejection::Expectation),
             (_, Err(no_route)) => Err(Rejection::NoRoute(no_route)),
@@ -321,7 +317,7 @@ impl Connection {
         Ok(Ok(Request {
             route,
             framing: head.framing,
-            terms,
+            terms: Terms::of(&head),
             expect: head.expect,
             head_len,
         }))
@@ -517,7 +513,11 @@ impl Connection {
         }
     }
 
-    async fn answer(&mut self, terms: Terms, response: Response<'_>) -> Result<(), End> {
+    async fn answer(&mut self, mut terms: Terms, response: Response<'_>) -> Result<(), End> {
+        // Now and not when the head came: a drain may have begun since.
+        if self.shared.stay.get() == Persistence::Close {
+            terms.persistence = Persistence::Close;
+        }
         let mut answer = self.shared.take_scratch();
         response.write(terms, &self.shared.date.get(), &mut answer);
         self.write(answer).await?;
