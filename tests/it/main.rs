@@ -2,7 +2,10 @@
 //!
 //! One module per promise. Whatever talks to a server runs on io_uring and on epoll.
 
+mod config;
+mod health;
 mod http;
 mod limits;
+mod shutdown;
 mod support;
 mod verify;

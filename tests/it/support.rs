@@ -43,12 +43,19 @@ pub(crate) use both_drivers;
 
 /// Looks at a condition until it holds.
 #[track_caller]
-pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, condition: impl FnMut() -> bool) {
+    assert!(holds_in_time(condition), "waited in vain: {what}");
+}
+
+fn holds_in_time(mut condition: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + PATIENCE;
     while !condition() {
-        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        if Instant::now() > deadline {
+            return false;
+        }
         thread::sleep(PAUSE);
     }
+    true
 }
 
 /// What a server is to run on.
@@ -68,7 +75,7 @@ impl Driver {
     }
 
     /// The variables that ask for it.
-    fn env(self) -> &'static [(&'static str, &'static str)] {
+    pub(crate) fn env(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Driver::IoUring => &[],
             Driver::Epoll => &[("MONOIO_FORCE_LEGACY_DRIVER", "1")],
@@ -96,15 +103,25 @@ pub(crate) struct Run {
 }
 
 /// Runs the binary to its end.
+#[track_caller]
 pub(crate) fn run<A: AsRef<OsStr>>(args: &[A], settings: &[(&str, &str)]) -> Run {
     let mut command = command();
     command.args(args).envs(settings.iter().copied());
-    let output = command.output().expect("the binary runs");
-    Run {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the binary runs");
+    // It prints less than a pipe holds, so it ends without a reader.
+    let has_ended = holds_in_time(|| child.try_wait().is_ok_and(|status| status.is_some()));
+    if !has_ended {
+        child.kill().expect("the process is ours to end");
+    }
+    let output = child.wait_with_output().expect("the binary runs");
+    let run = Run {
         code: output.status.code(),
         stdout: String::from_utf8(output.stdout).expect("standard output is text"),
         stderr: String::from_utf8(output.stderr).expect("standard error is text"),
-    }
+    };
+    assert!(has_ended, "still running: {run:?}");
+    run
 }
 
 /// A running server on loopback with a port and a data directory of its own. Killed on drop.
@@ -236,6 +253,15 @@ impl Server {
     /// What it has printed so far.
     pub(crate) fn log(&self) -> Vec<String> {
         self.log.lines().lines.clone()
+    }
+
+    /// Waits until a drain has begun on every core: none listens any more.
+    #[track_caller]
+    pub(crate) fn wait_until_draining(&self) {
+        wait_until("no core listens", || {
+            let connected = TcpStream::connect(self.address);
+            connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+        });
     }
 
     /// Sends a signal.

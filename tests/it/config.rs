@@ -1,0 +1,329 @@
+//! Settings as an operator gives them, and a server that cannot start says why.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+
+use netwatch_server::config::settings;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::{Driver, Run, Server, both_drivers, post, run};
+
+both_drivers!(
+    a_directory_has_one_server,
+    a_port_has_one_server,
+    a_directory_that_cannot_be_used,
+    an_address_that_is_not_here,
+    one_port_for_all_addresses,
+    the_directory_is_made,
+);
+
+#[test]
+fn help_names_every_setting() {
+    let Run {
+        code,
+        stdout,
+        stderr,
+    } = run(&["--help"], &[]);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    // Long lines are broken.
+    let words: Vec<&str> = stdout.split_whitespace().collect();
+    let text = words.join(" ");
+    for setting in settings() {
+        let (flag, env) = (setting.flag(), setting.env());
+        let (range, default) = (&setting.range, setting.default);
+        let option = format!("{flag} {}", setting.help);
+        assert!(text.contains(&option), "{option:?} in {stdout}");
+        let tail = format!("({env}; {range}; default {default})");
+        assert!(setting.help.ends_with(&tail), "{tail:?} in {option:?}");
+    }
+    for line in stdout.lines() {
+        assert!(line.chars().count() <= 80, "{line:?}");
+    }
+}
+
+#[test]
+fn version_is_the_packages() {
+    let version = concat!("netwatch-server ", env!("CARGO_PKG_VERSION"), "\n");
+    let expected = Run {
+        code: Some(0),
+        stdout: version.to_owned(),
+        stderr: String::new(),
+    };
+    assert_eq!(run(&["--version"], &[]), expected);
+    // Whatever else is set.
+    assert_eq!(run(&["--version"], &[("PORT", "x")]), expected);
+}
+
+#[test]
+fn the_settings_table_of_the_readme() {
+    let readme = include_str!("../../README.md");
+    let rows: BTreeSet<[String; 4]> = readme
+        .lines()
+        .filter_map(|line| {
+            let mut cells = line.strip_prefix("| ")?.split(" | ");
+            let (env, flag) = cells.next()?.split_once(", ")?;
+            let (env, flag) = (unquote(env)?, unquote(flag)?);
+            let (default, range) = (cells.next()?, cells.next()?);
+            flag.starts_with("--")
+                .then(|| [env, flag, default, range].map(str::to_owned))
+        })
+        .collect();
+    let expected: BTreeSet<[String; 4]> = settings()
+        .into_iter()
+        .map(|setting| {
+            let (env, flag) = (setting.env(), setting.flag());
+            [env, flag, setting.default.to_owned(), setting.range]
+        })
+        .collect();
+    assert_eq!(rows, expected);
+}
+
+fn unquote(text: &str) -> Option<&str> {
+    text.strip_prefix('`')?.strip_suffix('`')
+}
+
+#[test]
+fn check_config_prints_value_and_source() {
+    let env = [
+        ("PORT", "0"),
+        ("FLUSH_SECS", "120"),
+        ("ACK", ""),
+        ("DEBUG", "1"),
+    ];
+    let args = ["--check-config", "--port", "8081", "--flush-bytes", "4096"];
+    let Run {
+        code,
+        stdout,
+        stderr,
+    } = run(&args, &env);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    let lines: Vec<&str> = stdout.lines().collect();
+    let set = [
+        ("port", "port = 8081  (--port)"),
+        ("flush_bytes", "flush_bytes = 4KiB  (--flush-bytes)"),
+        ("flush_secs", "flush_secs = 2m  (FLUSH_SECS)"),
+        ("debug", "debug = true  (DEBUG)"),
+    ];
+    let expected: Vec<String> = settings()
+        .iter()
+        .map(
+            |setting| match set.iter().find(|line| line.0 == setting.key) {
+                Some((_, line)) => (*line).to_owned(),
+                None => format!("{} = {}  (default)", setting.key, setting.default),
+            },
+        )
+        .collect();
+    assert_eq!(lines, expected);
+}
+
+#[test]
+fn values_that_are_refused() {
+    #[track_caller]
+    fn check(args: &[&str], env: &[(&str, &str)], message: &str) {
+        let expected = Run {
+            code: Some(1),
+            stdout: String::new(),
+            stderr: format!("netwatch-server: {message}\n"),
+        };
+        assert_eq!(run(args, env), expected);
+        // Before anything is done.
+        let args = [args, &["--check-config"]].concat();
+        assert_eq!(run(&args, env), expected);
+    }
+    check(
+        &[],
+        &[("PORT", "65536")],
+        r#"port: expected 0 to 65535, found "65536" (from PORT)"#,
+    );
+    check(
+        &["--port", ""],
+        &[],
+        r#"port: expected 0 to 65535, found "" (from --port)"#,
+    );
+    check(
+        &["--flush-secs", "0"],
+        &[("FLUSH_SECS", "60s")],
+        r#"flush_secs: expected 1s to 1h, found "0" (from --flush-secs)"#,
+    );
+    check(
+        &[],
+        &[("FLUSH_BYTES", "10MiBi")],
+        r#"flush_bytes: expected 1KiB to 1GiB, found "10MiBi" (from FLUSH_BYTES)"#,
+    );
+    check(
+        &[],
+        &[("ACK", "Durable")],
+        r#"ack: expected durable, written or buffered, found "Durable" (from ACK)"#,
+    );
+    check(
+        &["--compression-level", "-8"],
+        &[],
+        r#"compression_level: expected -7 to 19, found "-8" (from --compression-level)"#,
+    );
+    check(
+        &[],
+        &[("WORKERS", "0")],
+        r#"workers: expected all or 1 to 1024, found "0" (from WORKERS)"#,
+    );
+    check(
+        &[],
+        &[("DEBUG", "yes")],
+        r#"debug: expected true or false, found "yes" (from DEBUG)"#,
+    );
+    check(
+        &[],
+        &[("HOST", "my-machine")],
+        "host: expected up to 16 different IP addresses with commas between, \
+         found \"my-machine\" (from HOST)",
+    );
+}
+
+#[test]
+fn flags_that_are_not_there() {
+    for args in [["--prot", "1"], ["serve", "now"]] {
+        let Run {
+            code,
+            stdout,
+            stderr,
+        } = run(&args, &[]);
+        assert_eq!((code, stdout.as_str()), (Some(1), ""));
+        assert!(stderr.contains(args[0]), "{stderr}");
+    }
+}
+
+/// Wants a server with these settings to end at once, with these words.
+#[track_caller]
+fn refuses_to_start(driver: Driver, settings: &[(&str, &str)], message: &str) {
+    let common = [("HOST", "127.0.0.1"), ("PORT", "0"), ("LOG_FORMAT", "json")];
+    let settings = [&common, driver.env(), settings].concat();
+    let Run {
+        code,
+        stdout,
+        stderr,
+    } = run::<&str>(&[], &settings);
+    assert_eq!((code, stderr.as_str()), (Some(1), ""), "{stdout}");
+    let last = stdout.lines().last().expect("a line of the log");
+    let last: Value = serde_json::from_str(last).expect("the log is JSON");
+    assert_eq!(
+        (&last["level"], &last["message"], &last["error"]),
+        (&"ERROR".into(), &"ended".into(), &message.into())
+    );
+}
+
+fn a_directory_has_one_server(driver: Driver) {
+    let mut server = Server::start(driver, &[]);
+    let dir = fs::canonicalize(server.dir()).expect("the directory is there");
+    let dir = dir.to_str().expect("its path is text");
+    let message = format!("cannot use the data directory: {dir}/.lock is locked by another server");
+    refuses_to_start(driver, &[("DATA_DIR", dir)], &message);
+    // Not by another name of it either.
+    let same = format!("{dir}/.open/..");
+    refuses_to_start(driver, &[("DATA_DIR", &same)], &message);
+
+    // The first one goes on, and leaves the directory to the next.
+    let report = br#"{"clientId":"c","timestamp":"t","hosts":[]}"#;
+    assert_eq!(server.connect().exchange(&post(report)).status, 200);
+    assert_eq!(server.stop().code(), Some(0));
+    let mut next = Server::start_in(driver, server.dir(), &[]);
+    assert_eq!(next.stop().code(), Some(0));
+}
+
+fn a_port_has_one_server(driver: Driver) {
+    // Neither a server of ours, whose sockets share their port with each other, …
+    let server = Server::start(driver, &[]);
+    let check = |port: u16| {
+        let dir = TempDir::new().expect("a temporary directory can be made");
+        let dir = dir.path().to_str().expect("its path is text");
+        let message =
+            format!("cannot listen on 127.0.0.1:{port}: Address already in use (os error 98)");
+        let port = port.to_string();
+        refuses_to_start(driver, &[("DATA_DIR", dir), ("PORT", &port)], &message);
+    };
+    check(server.address().port());
+    server.connect().expect_kept();
+    // … nor a stranger.
+    let stranger = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    check(stranger.local_addr().expect("it is bound").port());
+}
+
+fn a_directory_that_cannot_be_used(driver: Driver) {
+    let dir = TempDir::new().expect("a temporary directory can be made");
+    let file = dir.path().join("file");
+    fs::write(&file, "").expect("the directory can be written");
+    let file = file.to_str().expect("its path is text");
+    let message = format!(
+        "cannot use the data directory: cannot create {file}/.lock: Not a directory (os error 20)"
+    );
+    refuses_to_start(driver, &[("DATA_DIR", file)], &message);
+    let below = format!("{file}/reports");
+    let message = format!(
+        "cannot use the data directory: cannot create {below}: Not a directory (os error 20)"
+    );
+    refuses_to_start(driver, &[("DATA_DIR", &below)], &message);
+    let message = "cannot use the data directory: cannot create /proc/netwatch: \
+                   No such file or directory (os error 2)";
+    refuses_to_start(driver, &[("DATA_DIR", "/proc/netwatch")], message);
+}
+
+fn an_address_that_is_not_here(driver: Driver) {
+    let dir = TempDir::new().expect("a temporary directory can be made");
+    let dir = dir.path().to_str().expect("its path is text");
+    // Of a network that no machine is in (RFC 5737).
+    let settings = [
+        ("DATA_DIR", dir),
+        ("HOST", "127.0.0.1,192.0.2.1"),
+        ("PORT", "0"),
+    ];
+    let common = [("LOG_FORMAT", "json")];
+    let settings = [&common, driver.env(), &settings].concat();
+    let Run { code, stdout, .. } = run::<&str>(&[], &settings);
+    assert_eq!(code, Some(1), "{stdout}");
+    let message = "cannot listen on 192.0.2.1:";
+    let cause = ": Cannot assign requested address (os error 99)";
+    assert!(
+        stdout.contains(message) && stdout.contains(cause),
+        "{stdout}"
+    );
+}
+
+fn one_port_for_all_addresses(driver: Driver) {
+    if TcpListener::bind("[::1]:0").is_err() {
+        println!("no IPv6 here");
+        return;
+    }
+    let server = Server::start(driver, &[("HOST", "127.0.0.1, ::1")]);
+    let port = server.address().port();
+    let started = server.wait_for_event("started");
+    let addresses = format!("[127.0.0.1:{port}, [::1]:{port}]");
+    assert_eq!(started["addresses"], addresses);
+    assert_eq!(started["version"], env!("CARGO_PKG_VERSION"));
+    for address in ["127.0.0.1", "[::1]"] {
+        let address = format!("{address}:{port}").parse().expect("an address");
+        let client = crate::support::Client::connect(address);
+        client.expect("the server listens").expect_kept();
+    }
+}
+
+fn the_directory_is_made(driver: Driver) {
+    let dir = TempDir::new().expect("a temporary directory can be made");
+    let data_dir = dir.path().join("a/b");
+    let mut server = Server::start_in(driver, &data_dir, &[]);
+    let report = br#"{"clientId":"c","timestamp":"t","hosts":[]}"#;
+    assert_eq!(server.connect().exchange(&post(report)).status, 200);
+    assert_eq!(server.stop().code(), Some(0));
+    let mode = |path| {
+        fs::metadata(path)
+            .expect("it is there")
+            .permissions()
+            .mode()
+            & 0o7777
+    };
+    let segments = crate::support::sealed(&data_dir);
+    assert_eq!(segments.len(), 1);
+    assert_eq!(mode(data_dir.join(".open")), 0o750);
+    assert_eq!(mode(data_dir.join(&segments[0].name)), 0o640);
+    assert_eq!(mode(data_dir), 0o750);
+}
