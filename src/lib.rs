@@ -9,8 +9,9 @@
 //! ```
 //!
 //! At the side: [`server`] starts one [`worker`] per core and waits for signals, [`salvage`] closes the
-//! segments that a core has given up, [`verify`] checks files on demand, [`health`] says whether reports are accepted, [`config`] holds the
-//! settings, [`time`] the spelling of times, [`rt`] the runtime, [`log`] where events go.
+//! segments that a core has given up, [`verify`] checks files on demand, [`health`] says whether reports
+//! are accepted, [`config`] holds the settings, [`time`] the spelling of times, [`rt`] the runtime, [`log`]
+//! where events go.
 //!
 //! What is deliberately absent:
 //!

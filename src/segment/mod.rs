@@ -1,7 +1,8 @@
 //! Segments: the files that hold the lines, one zstd frame each.
 //!
-//! Owns: the name ([`name`]), writing ([`writer`]), reading block by block ([`frame`]), and closing what a dead or failed writer has left
-//! ([`recover`]). Leaves to `shard` and `commit` what goes into which segment and when.
+//! Owns: the name ([`name`]), writing ([`writer`]), reading block by block ([`frame`]), and closing what a
+//! dead or failed writer has left ([`recover`]). Leaves to `shard` and `commit` what goes into which segment
+//! and when.
 //!
 //! ```text
 //! reports-20260227T051434.123Z-c003.jsonl.zst
