@@ -8,4 +8,5 @@ mod http;
 mod limits;
 mod shutdown;
 mod support;
+mod tidy;
 mod verify;
