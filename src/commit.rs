@@ -199,7 +199,14 @@ where
             time: batch.first,
             core: self.policy.core,
         };
-        Writer::create(&*self.disk, &mut self.encoder, first, self.policy.reach).await
+        let segment = Writer::create(&*self.disk, &mut self.encoder, first).await?;
+        if self.policy.reach == Reach::Durable
+            && let Err(error) = segment.sync_name(&*self.disk).await
+        {
+            self.abandon(segment.abandon());
+            return Err(error);
+        }
+        Ok(segment)
     }
 
     async fn seal_open(&mut self) {

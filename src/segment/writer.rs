@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! create ──▶ Writer ──reserve, append*, sync──▶ … ──end──▶ Ended ──seal──▶ sealed
-//!              │ any error after reserve                     │ any error
+//!              │ any error but of reserve                    │ any error
 //!              └──────────▶ Abandoned { committed }  ◀───────┘
 //! ```
 //!
@@ -197,18 +197,18 @@ pub struct Abandoned {
 }
 
 impl<D: Disk> Writer<D> {
-    /// Makes a segment for lines from `first` on, or from the next millisecond that is free. Its name is
-    /// durable if the reach says so.
+    /// Makes a segment for lines from `first` on, or from the next millisecond that is free.
     ///
     /// # Errors
     ///
-    /// The file cannot be made, or its name not be synced.
+    /// The file cannot be made.
     pub async fn create(
         disk: &D,
         encoder: &mut Encoder,
         first: SegmentName,
-        reach: Reach,
     ) -> Result<Writer<D>, WriteError> {
+        let begun = encoder.begin();
+        begun.map_err(failed("begin", Dir::Open, &first.to_string()))?;
         let mut segment = first;
         let mut tries = 0;
         let (file, name) = loop {
@@ -225,11 +225,6 @@ impl<D: Disk> Writer<D> {
                 }
             }
         };
-        if reach == Reach::Durable {
-            let synced = disk.sync_dir(Dir::Open).await;
-            synced.map_err(failed("sync the name of", Dir::Open, &name))?;
-        }
-        encoder.begin().map_err(failed("begin", Dir::Open, &name))?;
         Ok(Writer {
             file,
             name,
@@ -250,6 +245,16 @@ impl<D: Disk> Writer<D> {
         }
         let created = disk.create(Dir::Open, name).await;
         created.map_err(failed("create", Dir::Open, name))
+    }
+
+    /// Makes its name durable, as the first durable commit must find it.
+    ///
+    /// # Errors
+    ///
+    /// The segment is then to be abandoned.
+    pub async fn sync_name(&self, disk: &D) -> Result<(), WriteError> {
+        let synced = disk.sync_dir(Dir::Open).await;
+        synced.map_err(failed("sync the name of", Dir::Open, &self.name))
     }
 
     /// Its name in `.open`.
