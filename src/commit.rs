@@ -165,8 +165,12 @@ where
             .reserve(&*self.disk, text_bytes, self.policy.free_bytes_min)
             .await;
         if let Err(error) = reserved {
-            // What it holds is whole, and its end has space.
-            self.end_and_seal(segment).await;
+            if segment.is_empty() {
+                self.abandon(segment.abandon());
+            } else {
+                // What it holds is whole, and its end has space.
+                self.end_and_seal(segment).await;
+            }
             return Err(error);
         }
         let commit = writer::Batch {

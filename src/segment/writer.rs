@@ -262,6 +262,11 @@ impl<D: Disk> Writer<D> {
         &self.name
     }
 
+    /// Whether nothing has been committed to it.
+    pub fn is_empty(&self) -> bool {
+        self.committed == 0
+    }
+
     /// Makes sure that `text_bytes` more of text fit on the disk, whatever they compress to, with
     /// `free_bytes_min` left to others. The segment is as before if they do not.
     ///
