@@ -130,6 +130,9 @@ fn log(found: &str, recovered: &Recovered) {
         Recovered::SetAside { name, what } => {
             tracing::error!(name, what, "file of .open moved to .corrupt");
         }
+        Recovered::Gone => {
+            tracing::info!(name = found, "segment had been moved, its name is synced")
+        }
     }
 }
 

@@ -55,6 +55,8 @@ pub enum Recovered {
         /// Why.
         what: String,
     },
+    /// It had been moved or removed before, by a try that could not sync the names. They are synced now.
+    Gone,
 }
 
 /// A file of `.open` that could be neither closed nor moved; it stays there.
@@ -84,17 +86,24 @@ impl std::error::Error for RecoverError {
 ///
 /// The disk refuses a write. The entry is then as found, or partly recovered: to be tried again.
 pub async fn recover_entry<D: Disk>(disk: &D, entry: &Entry) -> Result<Recovered, RecoverError> {
-    let is_ours = SegmentName::parse(&entry.name).is_some();
-    let result = match entry.kind {
-        EntryKind::File if entry.name.starts_with(PROBE_PREFIX) => {
-            remove(disk, &entry.name, 0).await
+    let name = &entry.name;
+    let is_ours = SegmentName::parse(name).is_some();
+    let result = match (settle_if_gone(disk, name).await, entry.kind) {
+        (Err(error), _) => Err(error),
+        (Ok(Some(gone)), _) => Ok(gone),
+        (Ok(None), EntryKind::Other) => {
+            set_aside(disk, name, "not a regular file".to_owned()).await
         }
-        EntryKind::File if is_ours => recover_file(disk, &entry.name, None).await,
-        EntryKind::File => set_aside(disk, &entry.name, "not a name of a segment".to_owned()).await,
-        EntryKind::Other => set_aside(disk, &entry.name, "not a regular file".to_owned()).await,
+        (Ok(None), EntryKind::File) if name.starts_with(PROBE_PREFIX) => {
+            remove(disk, name, 0).await
+        }
+        (Ok(None), EntryKind::File) if is_ours => recover_file(disk, name, None).await,
+        (Ok(None), EntryKind::File) => {
+            set_aside(disk, name, "not a name of a segment".to_owned()).await
+        }
     };
     result.map_err(|source| RecoverError {
-        name: entry.name.clone(),
+        name: name.clone(),
         source,
     })
 }
@@ -105,11 +114,31 @@ pub async fn recover_entry<D: Disk>(disk: &D, entry: &Entry) -> Result<Recovered
 ///
 /// As [`recover_entry`].
 pub async fn salvage<D: Disk>(disk: &D, abandoned: &Abandoned) -> Result<Recovered, RecoverError> {
-    let result = recover_file(disk, &abandoned.name, Some(abandoned.committed)).await;
+    let name = &abandoned.name;
+    let result = match settle_if_gone(disk, name).await {
+        Err(error) => Err(error),
+        Ok(Some(gone)) => Ok(gone),
+        Ok(None) => recover_file(disk, name, Some(abandoned.committed)).await,
+    };
     result.map_err(|source| RecoverError {
-        name: abandoned.name.clone(),
+        name: name.clone(),
         source,
     })
+}
+
+/// Where an entry is that an earlier try had moved is not asked: its names may be un-synced anywhere.
+async fn settle_if_gone<D: Disk>(disk: &D, name: &str) -> Result<Option<Recovered>, WriteError> {
+    let settled = async {
+        if disk.exists(Dir::Open, name).await? {
+            return Ok(None);
+        }
+        // The one it was taken from last, as in a seal.
+        for dir in [Dir::Sealed, Dir::Corrupt, Dir::Open] {
+            disk.sync_dir(dir).await?;
+        }
+        Ok(Some(Recovered::Gone))
+    };
+    settled.await.map_err(failed("look for", name))
 }
 
 async fn recover_file<D: Disk>(
