@@ -151,10 +151,7 @@ async fn recover_file<D: Disk>(
         // Its lines are still on the disk, and a reader with more rights or luck may get at them.
         Err(error) => return set_aside(disk, name, format!("cannot be read: {error}")).await,
     };
-    let doubt = match committed {
-        Some(_) => None,
-        None => doubt(&scan.ending),
-    };
+    let doubt = doubt(&scan, committed);
     if scan.cut == 0 {
         return match doubt {
             Some(what) => set_aside(disk, name, what.to_owned()).await,
@@ -208,14 +205,17 @@ fn kept_bytes(scan: &Scan) -> u64 {
 }
 
 /// Why there may have been more in a file than the scan could decode, so that a copy must be kept;
-/// `None` if there was not.
-fn doubt(ending: &Ending) -> Option<&'static str> {
-    match ending {
-        Ending::Whole | Ending::Open | Ending::Zeros => None,
+/// `None` if there was not. The scan has seen nothing behind what is known to be committed.
+fn doubt(scan: &Scan, committed: Option<u64>) -> Option<&'static str> {
+    match (&scan.ending, committed) {
+        (Ending::Whole, _) | (Ending::Open | Ending::Zeros, None) => None,
+        (Ending::Open, Some(committed)) if scan.cut == committed => None,
+        (Ending::Open, Some(_)) => Some("ends before its last commit"),
+        (Ending::Zeros, Some(_)) => Some("zeros before its last commit"),
         // Mostly the torn tail of a crash; but a damaged length in a block's header looks the same.
-        Ending::Torn => Some("ends within a block"),
-        Ending::Trailing => Some("other bytes follow the frame"),
-        Ending::Damaged { what } => Some(what),
+        (Ending::Torn, _) => Some("ends within a block"),
+        (Ending::Trailing, _) => Some("other bytes follow the frame"),
+        (Ending::Damaged { what }, _) => Some(what),
     }
 }
 
