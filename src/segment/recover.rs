@@ -168,12 +168,13 @@ async fn recover_file<D: Disk>(
     let closed = close(disk, &file, len, &scan).await;
     let closed_len = closed.map_err(failed("close", name))?;
     // A power cut between a seal and its syncs can show the segment in both places.
-    let is_up = is_copy_of(disk, (Dir::Sealed, name), &file, closed_len).await;
-    let sealed_name = if is_up.map_err(failed("compare", name))? {
-        remove(disk, name, closed_len).await?;
-        name.to_owned()
-    } else {
-        publish(disk, name).await?
+    let is_up = name_above(disk, &file, name, closed_len).await;
+    let sealed_name = match is_up.map_err(failed("compare", name))? {
+        Some(sealed_name) => {
+            remove(disk, name, closed_len).await?;
+            sealed_name
+        }
+        None => publish(disk, name).await?,
     };
     Ok(Recovered::Sealed {
         name: sealed_name,
@@ -234,6 +235,28 @@ async fn close<D: Disk>(disk: &D, file: &D::File, len: u64, scan: &Scan) -> io::
     disk.write_all_at(file, end, kept).await.0?;
     disk.sync_data(file).await?;
     Ok(kept + end_len)
+}
+
+/// The name under which a closed file is up already: its own, or, where other files have that, one of
+/// those that a seal tries after it.
+async fn name_above<D: Disk>(
+    disk: &D,
+    file: &D::File,
+    name: &str,
+    len: u64,
+) -> io::Result<Option<String>> {
+    let mut taken = SegmentName::parse(name);
+    while let Some(segment) = taken {
+        let above = segment.to_string();
+        if !disk.exists(Dir::Sealed, &above).await? {
+            return Ok(None);
+        }
+        if is_copy_of(disk, (Dir::Sealed, &above), file, len).await? {
+            return Ok(Some(above));
+        }
+        taken = Some(segment.next());
+    }
+    Ok(None)
 }
 
 async fn remove<D: Disk>(disk: &D, name: &str, bytes: u64) -> Result<Recovered, WriteError> {
