@@ -165,7 +165,7 @@ async fn recover_file<D: Disk>(
         }
         None => None,
     };
-    let closed = close(disk, &file, len, &scan).await;
+    let closed = close(disk, &file, &scan).await;
     let closed_len = closed.map_err(failed("close", name))?;
     // A power cut between a seal and its syncs can show the segment in both places.
     let is_up = name_above(disk, &file, name, closed_len).await;
@@ -221,11 +221,10 @@ fn doubt(scan: &Scan, committed: Option<u64>) -> Option<&'static str> {
 }
 
 /// Makes a whole frame of what is kept, durably; returns the file's length.
-async fn close<D: Disk>(disk: &D, file: &D::File, len: u64, scan: &Scan) -> io::Result<u64> {
+async fn close<D: Disk>(disk: &D, file: &D::File, scan: &Scan) -> io::Result<u64> {
     let kept = kept_bytes(scan);
-    if kept < len {
-        disk.truncate(file, kept).await?;
-    }
+    // Also where nothing is cut: its writer had reserved space behind the end.
+    disk.truncate(file, kept).await?;
     let end = match scan.ending {
         Ending::Whole | Ending::Trailing => Vec::new(),
         _ if scan.cut_is_last => checksum_bytes(scan.hash).to_vec(),
