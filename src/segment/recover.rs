@@ -231,6 +231,9 @@ async fn close<D: Disk>(disk: &D, file: &D::File, scan: &Scan) -> io::Result<u64
         _ => [&LAST_BLOCK[..], &checksum_bytes(scan.hash)].concat(),
     };
     let end_len = end.len() as u64;
+    // Where a sync has failed before, what we read may be in memory alone, and counts as written: only
+    // what is written anew is certain to be synced.
+    copy_bytes(disk, file, file, kept).await?;
     disk.write_all_at(file, end, kept).await.0?;
     disk.sync_data(file).await?;
     Ok(kept + end_len)
@@ -307,21 +310,28 @@ async fn copy_aside<D: Disk>(disk: &D, file: &D::File, name: &str, len: u64) -> 
         disk.remove(Dir::Corrupt, &part_name).await?;
     }
     let copy = disk.create(Dir::Corrupt, &part_name).await?;
-    let mut position = 0;
-    loop {
-        let bytes = disk.read_at(file, vec![0; COPY_BYTES], position).await?;
-        if bytes.is_empty() {
-            break;
-        }
-        let count = bytes.len() as u64;
-        disk.write_all_at(&copy, bytes, position).await.0?;
-        position += count;
-    }
+    copy_bytes(disk, file, &copy, len).await?;
     disk.sync_data(&copy).await?;
     disk.rename((Dir::Corrupt, &part_name), (Dir::Corrupt, &copy_name))
         .await?;
     disk.sync_dir(Dir::Corrupt).await?;
     Ok(copy_name)
+}
+
+/// Writes the first `len` bytes of one file to the same place in another, or in the same one.
+async fn copy_bytes<D: Disk>(disk: &D, from: &D::File, to: &D::File, len: u64) -> io::Result<()> {
+    let mut position = 0;
+    while position < len {
+        let count = usize::try_from(len - position).map_or(COPY_BYTES, |left| left.min(COPY_BYTES));
+        let bytes = disk.read_at(from, vec![0; count], position).await?;
+        if bytes.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let count = bytes.len() as u64;
+        disk.write_all_at(to, bytes, position).await.0?;
+        position += count;
+    }
+    Ok(())
 }
 
 /// Whether there is a file of that name with the first `len` bytes of `file` as its content.
