@@ -227,11 +227,12 @@ impl Shard {
         if self.held_bytes + line_bytes_max as u64 > self.limits.held_bytes_max {
             return Err(Refusal::ShardFull);
         }
+        // Before the batch is closed for its size: its segment may end here too.
+        let received_at = self.plan(now);
         let had = self.gathering.text.len();
         if had > 0 && had + line_bytes_max > BATCH_BYTES_MAX {
             self.close_batch(Then::KeepOpen);
         }
-        let received_at = self.plan(now);
         let batch = &mut self.gathering;
         if batch.lines == 0 {
             batch.first = received_at;
