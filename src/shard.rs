@@ -376,6 +376,7 @@ impl Shard {
         }
         batch.text.clear();
         batch.lines = 0;
+        batch.then = Then::KeepOpen;
         if self.spare.len() < SPARE_MAX {
             self.spare.push(batch);
         }
