@@ -48,8 +48,9 @@ const LINGER_MS: TickMs = 2_000;
 const KEPT_BUFFER_BYTES_MAX: usize = 256 << 10;
 /// Bytes of read buffers that a core keeps for its next requests.
 const KEPT_BYTES_MAX: usize = 4 << 20;
-/// Buffers for answers and for decoded bodies that a core keeps, and the largest of them.
-const KEPT_SCRATCHES_MAX: usize = 64;
+/// Bytes of buffers for answers and for decoded bodies that a core keeps, and the largest of them. By
+/// bytes: the answers to a whole batch, some 200 bytes each, are on their way at once.
+const KEPT_SCRATCHES_BYTES_MAX: usize = 4 << 20;
 const KEPT_SCRATCH_BYTES_MAX: usize = 64 << 10;
 
 /// How long a connection may take over what, in milliseconds.
@@ -94,6 +95,7 @@ pub struct Shared {
     /// Bytes of `buffers`: `kept_bytes <= KEPT_BYTES_MAX`.
     kept_bytes: Cell<usize>,
     scratches: RefCell<Vec<Vec<u8>>>,
+    kept_scratches_bytes: Cell<usize>,
 }
 
 /// The parts of [`Shared`] that the worker makes.
@@ -137,6 +139,7 @@ impl Shared {
             buffers: RefCell::default(),
             kept_bytes: Cell::new(0),
             scratches: RefCell::default(),
+            kept_scratches_bytes: Cell::new(0),
         }
     }
 
@@ -171,14 +174,19 @@ impl Shared {
 
     /// An empty buffer for an answer or a decoded body.
     fn take_scratch(&self) -> Vec<u8> {
-        self.scratches.borrow_mut().pop().unwrap_or_default()
+        let scratch = self.scratches.borrow_mut().pop().unwrap_or_default();
+        let kept = &self.kept_scratches_bytes;
+        kept.set(kept.get() - scratch.capacity());
+        scratch
     }
 
     fn keep_scratch(&self, mut scratch: Vec<u8>) {
         scratch.clear();
-        let mut scratches = self.scratches.borrow_mut();
-        if scratches.len() < KEPT_SCRATCHES_MAX && scratch.capacity() <= KEPT_SCRATCH_BYTES_MAX {
-            scratches.push(scratch);
+        let bytes = scratch.capacity();
+        let kept = &self.kept_scratches_bytes;
+        if bytes <= KEPT_SCRATCH_BYTES_MAX && kept.get() + bytes <= KEPT_SCRATCHES_BYTES_MAX {
+            kept.set(kept.get() + bytes);
+            self.scratches.borrow_mut().push(scratch);
         }
     }
 }
