@@ -43,6 +43,8 @@ const SKIP_BYTES_MAX: usize = 64 << 10;
 /// After a last answer the peer may send this much more, in [`LINGER_MS`], before it is cut off.
 const LINGER_BYTES_MAX: usize = 8 << 20;
 const LINGER_MS: TickMs = 2_000;
+/// Through a buffer of this size.
+const LINGER_READ_BYTES: usize = 4 << 10;
 
 /// A read buffer that has grown beyond this is not kept for the next request.
 const KEPT_BUFFER_BYTES_MAX: usize = 256 << 10;
@@ -454,10 +456,8 @@ impl Connection {
         let is_full = self.buffer.len() == self.buffer.capacity();
         let more = if is_full { room.max(READ_BYTES) } else { 0 };
         let wanted = (self.buffer.capacity() + more) as u64 + beside;
-        if !self
-            .shared
-            .has_room(wanted.saturating_sub(self.reading_bytes))
-        {
+        // What a connection has already it may fill, even if lines have taken the room since.
+        if wanted > self.reading_bytes && !self.shared.has_room(wanted - self.reading_bytes) {
             return Ok(Err(Rejection::Shard(Refusal::ShardFull)));
         }
         let mut buffer = std::mem::take(&mut self.buffer);
@@ -552,12 +552,18 @@ impl Connection {
             return;
         }
         self.stream.set_deadline(LINGER_MS);
+        // What was read goes back first: others have more use for the room. And no asking for room here,
+        // since a full shard is just why many linger.
+        self.give_back();
+        let mut buffer = BytesMut::with_capacity(LINGER_READ_BYTES);
         let mut left = LINGER_BYTES_MAX;
         while left > 0 {
-            self.buffer.clear();
-            match self.read_more(Part::Body, READ_BYTES, 0).await {
-                Ok(Ok(())) => left = left.saturating_sub(self.buffer.len()),
-                Ok(Err(_)) | Err(_) => return,
+            buffer.clear();
+            let (result, read) = self.stream.read(buffer).await;
+            buffer = read;
+            match result {
+                Ok(0) | Err(_) => return,
+                Ok(count) => left = left.saturating_sub(count),
             }
         }
     }
