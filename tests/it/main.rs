@@ -10,3 +10,16 @@ mod shutdown;
 mod support;
 mod tidy;
 mod verify;
+
+// What these have in common with `examples/load`.
+#[path = "../support/client.rs"]
+mod client;
+#[path = "../support/journal.rs"]
+mod journal;
+#[path = "../support/ledger.rs"]
+mod ledger;
+#[allow(dead_code, reason = "some of it is for the program alone")]
+#[path = "../support/load.rs"]
+mod load;
+#[path = "../support/reports.rs"]
+mod reports;
