@@ -3,8 +3,10 @@
 //! One module per promise. Whatever talks to a server runs on io_uring and on epoll.
 
 mod config;
+mod crash;
 mod health;
 mod http;
+mod ingest;
 mod limits;
 mod shutdown;
 mod support;
