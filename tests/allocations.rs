@@ -244,6 +244,7 @@ impl Core {
                 body_ms: ms,
                 write_ms: ms,
             },
+            held_bytes_max: u64::MAX,
             health,
             started_ms: now().monotonic_ms,
             clock: now,
