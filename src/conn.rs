@@ -20,6 +20,7 @@ use std::sync::Arc;
 use ::http::StatusCode;
 use bytes::{Buf, BytesMut};
 
+use crate::api::cors::{self, Origin, Origins, Verdict};
 use crate::api::reject::{Part, Rejection};
 use crate::api::{JSON, reports, status};
 use crate::config::Ack;
@@ -85,6 +86,8 @@ pub struct Shared {
     pub started_ms: u64,
     /// Reads both clocks.
     pub clock: fn() -> Now,
+    /// Whose pages may post.
+    pub origins: Origins,
     /// The time for the Date field; the worker's tick keeps it.
     pub date: Cell<HttpDate>,
     /// Whether connections may stay open.
@@ -120,6 +123,8 @@ pub struct Parts {
     /// See [`Shared`].
     pub clock: fn() -> Now,
     /// See [`Shared`].
+    pub origins: Origins,
+    /// See [`Shared`].
     pub date: HttpDate,
 }
 
@@ -134,6 +139,7 @@ impl Shared {
             health: parts.health,
             started_ms: parts.started_ms,
             clock: parts.clock,
+            origins: parts.origins,
             date: Cell::new(parts.date),
             stay: Cell::new(Persistence::KeepAlive),
             held_bytes_max: parts.held_bytes_max,
@@ -219,6 +225,7 @@ pub async fn serve(stream: Stream, shared: Rc<Shared>) {
         stream,
         buffer: BytesMut::new(),
         reading_bytes: 0,
+        origin: Origin::default(),
         shared,
     };
     let end = connection.serve().await;
@@ -235,6 +242,8 @@ struct Connection {
     buffer: BytesMut,
     /// This connection's part of [`Shared::reading_bytes`].
     reading_bytes: u64,
+    /// Of the request being served.
+    origin: Origin,
     shared: Rc<Shared>,
 }
 
@@ -292,6 +301,7 @@ impl Connection {
                 self.answer_without_body(&request, json(status, &body))
                     .await
             }
+            Ok(Route::Options { allow }) => self.serve_options(&request, allow).await,
             Err(rejection) => {
                 let (body, field) = (rejection.body(), rejection.field());
                 let response = rejected(rejection, &body, &field);
@@ -300,9 +310,23 @@ impl Connection {
         }
     }
 
+    async fn serve_options(&mut self, request: &Request, allow: &'static str) -> Result<(), End> {
+        // The answer's fields are the request's: the head is read again, from a copy that outlives it.
+        let bytes = self.buffer[..request.head_len].to_vec();
+        let head = head::parse(&bytes).expect("it has been parsed before");
+        let fields = cors::options(&head, allow, self.origin.verdict());
+        let response = Response {
+            status: StatusCode::NO_CONTENT,
+            content: Content::Empty,
+            fields: &fields,
+        };
+        self.answer_without_body(request, response).await
+    }
+
     /// Reads up to the end of a head. The outer error ends the connection without an answer.
     async fn read_head(&mut self) -> Result<Result<Request, Rejection>, End> {
         self.stream.set_deadline(self.shared.deadlines.head_ms);
+        self.origin.forget();
         let mut scan = HeadScan::default();
         let head_len = loop {
             match scan.find_end(&self.buffer) {
@@ -319,9 +343,13 @@ impl Connection {
             Ok(head) => head,
             Err(error) => return Ok(Err(Rejection::Head(error))),
         };
+        self.origin.judge(&head, &self.shared.origins);
         let route = match (head.expect, route(head.method, head.path)) {
             (Expect::Unknown, _) => Err(Rejection::Expectation),
             (_, Err(no_route)) => Err(Rejection::NoRoute(no_route)),
+            (_, Ok(Route::PostReport)) if self.origin.verdict() == Verdict::Forbidden => {
+                Err(Rejection::Origin)
+            }
             (_, Ok(Route::PostReport)) => reports::check_head(&head).map(|()| Route::PostReport),
             (_, Ok(route)) => Ok(route),
         };
@@ -528,7 +556,8 @@ impl Connection {
             terms.persistence = Persistence::Close;
         }
         let mut answer = self.shared.take_scratch();
-        response.write(terms, &self.shared.date.get(), &mut answer);
+        let date = self.shared.date.get();
+        response.write(terms, &date, &self.origin.fields(), &mut answer);
         self.write(answer).await?;
         match terms.persistence {
             Persistence::KeepAlive => Ok(()),

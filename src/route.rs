@@ -9,6 +9,11 @@ pub enum Route {
     PostReport,
     /// Say whether reports are accepted.
     Health,
+    /// Say which methods the path takes, and to whom.
+    Options {
+        /// Those, as `Allow` lists them.
+        allow: &'static str,
+    },
 }
 
 /// Why a request asks for nothing that is here.
@@ -26,12 +31,16 @@ pub enum NoRoute {
 }
 
 const ROUTES: &[(&str, &str, fn(Method) -> Option<Route>)] = &[
-    ("/api/v1/reports", "POST", |method| match method {
+    ("/api/v1/reports", "POST, OPTIONS", |method| match method {
         Method::Post => Some(Route::PostReport),
         _ => None,
     }),
-    ("/.well-known/healthcheck", "GET, HEAD", health),
-    ("/.well-known/healthcheck.json", "GET, HEAD", health),
+    ("/.well-known/healthcheck", "GET, HEAD, OPTIONS", health),
+    (
+        "/.well-known/healthcheck.json",
+        "GET, HEAD, OPTIONS",
+        health,
+    ),
 ];
 
 fn health(method: Method) -> Option<Route> {
@@ -49,7 +58,10 @@ pub fn route(method: Method, path: &str) -> Result<Route, NoRoute> {
     }
     let found = ROUTES.iter().find(|(known, _, _)| *known == path);
     let &(_, allow, by_method) = found.ok_or(NoRoute::Path)?;
-    by_method(method).ok_or(NoRoute::Method { allow })
+    match method {
+        Method::Options => Ok(Route::Options { allow }),
+        _ => by_method(method).ok_or(NoRoute::Method { allow }),
+    }
 }
 
 #[cfg(test)]
@@ -62,10 +74,17 @@ mod tests {
         fn check(method: Method, path: &str, expected: Result<Route, NoRoute>) {
             assert_eq!(route(method, path), expected);
         }
-        let health = NoRoute::Method { allow: "GET, HEAD" };
-        let reports = NoRoute::Method { allow: "POST" };
+        let of_health = "GET, HEAD, OPTIONS";
+        let health = NoRoute::Method { allow: of_health };
+        let of_reports = "POST, OPTIONS";
+        let reports = NoRoute::Method { allow: of_reports };
         check(Method::Post, "/api/v1/reports", Ok(Route::PostReport));
         check(Method::Get, "/api/v1/reports", Err(reports));
+        let options = Route::Options { allow: of_reports };
+        check(Method::Options, "/api/v1/reports", Ok(options));
+        let options = Route::Options { allow: of_health };
+        check(Method::Options, "/.well-known/healthcheck", Ok(options));
+        check(Method::Options, "/", Err(NoRoute::Path));
         check(Method::Post, "/api/v1/reports/", Err(NoRoute::Path));
         check(Method::Post, "/API/v1/reports", Err(NoRoute::Path));
         check(Method::Post, "/", Err(NoRoute::Path));

@@ -181,6 +181,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
             health: Arc::clone(&health),
             started_ms,
             ack: config.ack,
+            origins: config.cors_origins.clone(),
             deadlines: Deadlines {
                 idle_ms: ms(config.idle_secs),
                 head_ms: ms(config.head_secs),

@@ -23,6 +23,7 @@ use futures_channel::oneshot;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::api::cors::Origins;
 use crate::commit::{CommitLoop, Policy};
 use crate::config::Ack;
 use crate::conn::{self, Deadlines, Parts, Shared};
@@ -75,6 +76,8 @@ pub struct Setup {
     pub started_ms: u64,
     /// What an answer to a report waits for.
     pub ack: Ack,
+    /// Whose pages may post.
+    pub origins: Origins,
     /// How long connections may take over what.
     pub deadlines: Deadlines,
     /// The most connections it keeps open.
@@ -197,6 +200,7 @@ impl Worker {
                 health: setup.health,
                 started_ms: setup.started_ms,
                 clock: now,
+                origins: setup.origins,
                 date: HttpDate::from_system(SystemTime::now()),
             })),
         });

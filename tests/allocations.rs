@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use futures_channel::oneshot;
 use monoio::{IoUringDriver, LegacyDriver, Runtime, RuntimeBuilder};
+use netwatch_server::api::cors::Origins;
 use netwatch_server::commit::{CommitLoop, Policy};
 use netwatch_server::config::Ack;
 use netwatch_server::conn::{self, Deadlines, Parts, Shared};
@@ -248,6 +249,7 @@ impl Core {
             health,
             started_ms: now().monotonic_ms,
             clock: now,
+            origins: Origins::Any,
             date: HttpDate::from_system(SystemTime::now()),
         }));
         Core {

@@ -37,6 +37,8 @@ pub enum Rejection {
     NoRoute(NoRoute),
     /// The head or the body took too long (RFC 9110 §15.5.9).
     TooSlow(Part),
+    /// Pages of this origin may not post (Fetch standard, "CORS protocol").
+    Origin,
     /// The body is not a report.
     Report(ReportError),
     /// The shard takes nothing now, or could not commit (RFC 9110 §15.6.4).
@@ -71,6 +73,7 @@ impl Rejection {
             Self::NoRoute(NoRoute::UnknownMethod) => {
                 (StatusCode::NOT_IMPLEMENTED, "unknown_method")
             }
+            Self::Origin => (StatusCode::FORBIDDEN, "origin_not_allowed"),
             Self::TooSlow(_) => (StatusCode::REQUEST_TIMEOUT, "too_slow"),
             Self::Report(ReportError::TooLarge { .. }) => {
                 (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large")
@@ -148,6 +151,7 @@ impl fmt::Display for Rejection {
             Self::NoRoute(NoRoute::Path) => f.write_str("there is nothing at this path"),
             Self::NoRoute(NoRoute::Method { allow }) => write!(f, "expected method {allow}"),
             Self::NoRoute(NoRoute::UnknownMethod) => f.write_str("unknown method"),
+            Self::Origin => f.write_str("pages of this origin may not post here"),
             Self::TooSlow(Part::Head) => f.write_str("request head took too long"),
             Self::TooSlow(Part::Body) => f.write_str("request body took too long"),
             Self::Report(error) => error.fmt(f),

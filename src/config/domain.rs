@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::{ADDRESSES_MAX, Host, Source};
+use crate::api::cors::{ORIGINS_MAX, Origins};
 
 pub(super) const KIB: u64 = 1 << 10;
 pub(super) const MIB: u64 = 1 << 20;
@@ -247,5 +248,24 @@ impl Domain for Addresses {
 
     fn range(&self) -> String {
         format!("up to {ADDRESSES_MAX} different IP addresses with commas between")
+    }
+}
+
+/// `any`, or origins with commas between.
+pub(super) struct OriginLists;
+
+impl Domain for OriginLists {
+    type Value = Origins;
+
+    fn parse(&self, text: &str, _: Source) -> Option<Origins> {
+        text.parse().ok()
+    }
+
+    fn spell(&self, origins: &Origins) -> String {
+        origins.to_string()
+    }
+
+    fn range(&self) -> String {
+        format!("any or up to {ORIGINS_MAX} of https://example.org")
     }
 }

@@ -25,8 +25,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use self::domain::{
-    Addresses, Bools, Domain, GIB, Integers, KIB, MIB, OrAll, Paths, Sizes, TIB, Times, Words,
+    Addresses, Bools, Domain, GIB, Integers, KIB, MIB, OrAll, OriginLists, Paths, Sizes, TIB,
+    Times, Words,
 };
+use crate::api::cors::Origins;
 use crate::command::Command;
 
 /// Most addresses in `HOST`: each is one more socket on every worker.
@@ -142,6 +144,10 @@ options:
     /// what a report's 200 promises: synced to disk, written to the kernel, or held in memory
     /// (ACK; durable, written or buffered; default durable)
     ack: Ack = "durable", Words(Ack::WORDS);
+
+    /// origins whose pages may post, with commas between, as browsers spell them
+    /// (CORS_ORIGINS; any or up to 64 of https://example.org; default any)
+    cors_origins: Origins = "any", OriginLists;
 
     /// bytes of lines at which a segment is sealed
     /// (FLUSH_BYTES; 1KiB to 1GiB; default 10MiB)
@@ -446,6 +452,7 @@ mod tests {
             port: 8080,
             data_dir: PathBuf::from("./data/reports"),
             ack: Ack::Durable,
+            cors_origins: Origins::Any,
             flush_bytes: 10_485_760,
             flush_secs: Duration::from_secs(60),
             compression_level: 1,
@@ -705,6 +712,7 @@ mod tests {
             "port = 0  (--port)",
             "data_dir = ./data/reports  (default)",
             "ack = durable  (default)",
+            "cors_origins = any  (default)",
             "flush_bytes = 10MiB  (default)",
             "flush_secs = 60s  (default)",
             "compression_level = 1  (default)",

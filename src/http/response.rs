@@ -121,8 +121,15 @@ const OWN_FIELDS: [&str; 7] = [
 const FIELDS_BYTES_USUAL: usize = 512;
 
 impl Response<'_> {
-    /// Appends the answer to `out`.
-    pub fn write(&self, terms: Terms, date: &HttpDate, out: &mut Vec<u8>) {
+    /// Appends the answer to `out`. `more` are fields that depend on the request and not on the answer,
+    /// by the rules of [`Response::fields`].
+    pub fn write(
+        &self,
+        terms: Terms,
+        date: &HttpDate,
+        more: &[(&str, Value<'_>)],
+        out: &mut Vec<u8>,
+    ) {
         let (content_type, body): (_, &[u8]) = match self.content {
             Content::Empty => (None, &[]),
             Content::Body {
@@ -161,7 +168,7 @@ impl Response<'_> {
             }
             push_number(out, "content-length", body.len() as u64);
         }
-        for &(name, value) in self.fields {
+        for &(name, value) in self.fields.iter().chain(more) {
             assert!(is_field_name(name), "field name {name:?} of an answer");
             match value {
                 Value::Text(text) => push_text(out, name, text),
@@ -277,7 +284,7 @@ mod tests {
     #[track_caller]
     fn check(response: Response<'_>, terms: Terms, head: &str, body: &str) {
         let mut out = b"before".to_vec();
-        response.write(terms, &DATE, &mut out);
+        response.write(terms, &DATE, &[], &mut out);
         let expected = format!("before{head}{EVERY_ANSWER}\r\n{body}");
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
