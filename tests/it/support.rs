@@ -355,11 +355,11 @@ impl Log {
     #[track_caller]
     fn wait_for(&self, event: &str) -> Value {
         let find = |lines: &Lines| {
-            let parsed = lines.lines.iter().filter_map(|line| {
+            let mut parsed = lines.lines.iter().filter_map(|line| {
                 let line: Value = serde_json::from_str(line).ok()?;
                 (line["message"] == event).then_some(line)
             });
-            parsed.last()
+            parsed.next_back()
         };
         let deadline = Instant::now() + PATIENCE;
         let mut lines = self.lines();
