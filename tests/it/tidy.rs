@@ -70,7 +70,7 @@ fn only_in(words: &[&str], places: &[&str]) {
                 continue;
             }
             let is_here = |place: &&str| source.path.starts_with(*place);
-            if places.iter().any(|place| is_here(place)) {
+            if places.iter().any(is_here) {
                 unused.retain(|place| !is_here(place));
             } else {
                 found.push(format!("{}:{number}: {}", source.path, line.trim()));
