@@ -109,8 +109,9 @@ pub fn spawn<F>(task: F) -> JoinHandle<Result<F::Output, Panicked>>
 where
     F: Future + 'static,
 {
+    let caught = catch_panic(task);
     monoio::spawn(async move {
-        let result = catch_panic(task).await;
+        let result = caught.await;
         if let Err(panicked) = &result {
             tracing::error!(panic = %panicked, "task panicked");
         }
@@ -151,9 +152,11 @@ impl Panicked {
 /// What the future shared with others must be whole after a panic. It is: the shard and the pools of a
 /// core change in single calls that hold no borrow across an await, and a dropped ticket gives up its
 /// place.
-pub async fn catch_panic<F: Future>(future: F) -> Result<F::Output, Panicked> {
-    let mut future = pin!(future);
-    poll_fn(|context| {
+pub fn catch_panic<F: Future>(future: F) -> impl Future<Output = Result<F::Output, Panicked>> {
+    // Boxed here: an async function would hold the future twice, as its argument and as what it awaits,
+    // and so would every one around it. That is a connection's memory while it is idle.
+    let mut future = Box::pin(future);
+    poll_fn(move |context| {
         let step = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context)));
         match step {
             Ok(Poll::Pending) => Poll::Pending,
@@ -161,7 +164,6 @@ pub async fn catch_panic<F: Future>(future: F) -> Result<F::Output, Panicked> {
             Err(payload) => Poll::Ready(Err(Panicked::from_payload(payload.as_ref()))),
         }
     })
-    .await
 }
 
 /// Waits for the future or the time, whichever comes first. Only for futures that own no buffer: the
