@@ -304,7 +304,11 @@ where
             reserve_space(&*self.disk, &file, 0, PROBE_RESERVE_BYTES, free_bytes_min).await?;
             let bytes = vec![0; PROBE_WRITE_BYTES];
             self.disk.write_all_at(&file, bytes, 0).await.0?;
-            self.disk.sync_data(&file).await
+            self.disk.sync_data(&file).await?;
+            if self.policy.reach == Reach::Durable {
+                self.disk.sync_dir(Dir::Open).await?;
+            }
+            Ok(())
         }
         .await;
         self.disk.remove(Dir::Open, &name).await?;
