@@ -15,6 +15,8 @@
 use std::fmt;
 use std::io;
 
+use rustix::io::Errno;
+
 use super::LAST_BLOCK;
 use super::frame::{Ending, Scan, checksum_bytes, scan};
 use super::name::SegmentName;
@@ -148,6 +150,8 @@ async fn recover_file<D: Disk>(
 ) -> Result<Recovered, WriteError> {
     let (file, len, scan) = match read_through(disk, name, committed).await {
         Ok(read) => read,
+        // The process lacks something, not the file.
+        Err(error) if is_exhaustion(&error) => return Err(failed("read", name)(error)),
         // Its lines are still on the disk, and a reader with more rights or luck may get at them.
         Err(error) => return set_aside(disk, name, format!("cannot be read: {error}")).await,
     };
@@ -195,6 +199,13 @@ async fn read_through<D: Disk>(
     let read_len = committed.map_or(len, |committed| committed.min(len));
     let scan = scan(disk, &file, read_len, |_| ()).await?;
     Ok((file, len, scan))
+}
+
+/// Whether descriptors or memory are what was missing.
+fn is_exhaustion(error: &io::Error) -> bool {
+    let numbers = [Errno::MFILE, Errno::NFILE, Errno::NOMEM].map(Errno::raw_os_error);
+    let number = error.raw_os_error();
+    error.kind() == io::ErrorKind::OutOfMemory || number.is_some_and(|it| numbers.contains(&it))
 }
 
 /// Bytes of the file that stay as they are: the whole frame, or up to the last whole line.
