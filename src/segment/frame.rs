@@ -4,7 +4,7 @@
 //! ```text
 //! header ──▶ block ──▶ block ──▶ … ──▶ last block ──▶ checksum ──▶ end of file     Ending::Whole
 //!    │         │                            │             │  └────▶ more bytes      Ending::Trailing
-//!    │         ├─ the file ends between blocks, or in the bytes that end a frame    Ending::Open
+//!    │         ├─ the file ends at a line, or in the bytes that end a frame         Ending::Open
 //!    ├─────────┴─ the file ends early elsewhere                                     Ending::Torn
 //!    └─ wrong, does not decode, or the checksum is another                          Ending::Damaged
 //! ```
@@ -32,9 +32,10 @@ const READ_BYTES: usize = 256 << 10;
 pub enum Ending {
     /// With one whole frame whose checksum is right.
     Whole,
-    /// Between blocks, or within the bytes that end a frame: its writer was stopped there.
+    /// Between two blocks and at a line, or within the bytes that end a frame: its writer was stopped
+    /// there.
     Open,
-    /// Within a block or the header.
+    /// Within a block, the header or a line.
     Torn,
     /// With zero bytes where a block, a checksum or the end of the file should be.
     Zeros,
@@ -120,7 +121,8 @@ async fn scan_frame<D: Disk>(
     loop {
         let header = source.peek(BLOCK_HEADER_BYTES).await?;
         let &[a, b, c] = header else {
-            return Ok(match LAST_BLOCK.starts_with(header) {
+            let is_at_line = text_bytes == scan.text_bytes;
+            return Ok(match LAST_BLOCK.starts_with(header) && is_at_line {
                 true => Ending::Open,
                 false => Ending::Torn,
             });
@@ -158,7 +160,10 @@ async fn scan_frame<D: Disk>(
     let checksum = source.peek(CHECKSUM_BYTES).await?;
     let expected = checksum_bytes(hash.digest());
     if checksum.len() < CHECKSUM_BYTES && expected.starts_with(checksum) {
-        return Ok(Ending::Open);
+        return Ok(match text_bytes == scan.text_bytes {
+            true => Ending::Open,
+            false => Ending::Torn,
+        });
     }
     if checksum != expected {
         let what = "content checksum does not match";

@@ -23,8 +23,9 @@
 //!
 //! | when | what | recovery |
 //! | --- | --- | --- |
-//! | before the first commit | an empty file, a header, part of a block | removed: it holds no whole line |
-//! | during a commit | whole commits, then a torn tail | cut after the last whole line, closed, moved up |
+//! | before the first commit | an empty file, a header | removed: it holds no line |
+//! | during the first commit | part of a block | set aside: a damaged block would look the same |
+//! | during a later one | whole commits, then a torn tail | copied aside, cut after the last whole line, closed, moved up |
 //! | during a seal | a whole frame | moved up |
 //! | during recovery | any of these | the same again |
 

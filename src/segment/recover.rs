@@ -225,7 +225,7 @@ fn doubt(scan: &Scan, committed: Option<u64>) -> Option<&'static str> {
         (Ending::Open, Some(_)) => Some("ends before its last commit"),
         (Ending::Zeros, Some(_)) => Some("zeros before its last commit"),
         // Mostly the torn tail of a crash; but a damaged length in a block's header looks the same.
-        (Ending::Torn, _) => Some("ends within a block"),
+        (Ending::Torn, _) => Some("ends within a block or a line"),
         (Ending::Trailing, _) => Some("other bytes follow the frame"),
         (Ending::Damaged { what }, _) => Some(what),
     }
