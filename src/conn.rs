@@ -551,8 +551,9 @@ impl Connection {
     }
 
     async fn answer(&mut self, mut terms: Terms, response: Response<'_>) -> Result<(), End> {
-        // Now and not when the head came: a drain may have begun since.
-        if self.shared.stay.get() == Persistence::Close {
+        // Now and not when the head came: a drain may have begun since. What the client has sent
+        // already is still answered.
+        if self.shared.stay.get() == Persistence::Close && self.buffer.is_empty() {
             terms.persistence = Persistence::Close;
         }
         let mut answer = self.shared.take_scratch();

@@ -30,37 +30,33 @@ pub enum NoRoute {
     UnknownMethod,
 }
 
-const ROUTES: &[(&str, &str, fn(Method) -> Option<Route>)] = &[
-    ("/api/v1/reports", "POST, OPTIONS", |method| match method {
-        Method::Post => Some(Route::PostReport),
-        _ => None,
-    }),
-    ("/.well-known/healthcheck", "GET, HEAD, OPTIONS", health),
-    (
-        "/.well-known/healthcheck.json",
-        "GET, HEAD, OPTIONS",
-        health,
-    ),
-];
-
-fn health(method: Method) -> Option<Route> {
-    matches!(method, Method::Get | Method::Head).then_some(Route::Health)
-}
-
 /// Looks a request up.
 ///
 /// # Errors
 ///
 /// It asks for nothing that is here.
 pub fn route(method: Method, path: &str) -> Result<Route, NoRoute> {
-    if method == Method::Unknown {
-        return Err(NoRoute::UnknownMethod);
-    }
-    let found = ROUTES.iter().find(|(known, _, _)| *known == path);
-    let &(_, allow, by_method) = found.ok_or(NoRoute::Path)?;
+    let (allow, found) = match (path, method) {
+        (_, Method::Unknown) => return Err(NoRoute::UnknownMethod),
+        ("/api/v1/reports", method) => {
+            let found = match method {
+                Method::Post => Some(Route::PostReport),
+                _ => None,
+            };
+            ("POST, OPTIONS", found)
+        }
+        ("/.well-known/healthcheck" | "/.well-known/healthcheck.json", method) => {
+            let found = match method {
+                Method::Get | Method::Head => Some(Route::Health),
+                _ => None,
+            };
+            ("GET, HEAD, OPTIONS", found)
+        }
+        _ => return Err(NoRoute::Path),
+    };
     match method {
         Method::Options => Ok(Route::Options { allow }),
-        _ => by_method(method).ok_or(NoRoute::Method { allow }),
+        _ => found.ok_or(NoRoute::Method { allow }),
     }
 }
 

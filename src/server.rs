@@ -201,12 +201,13 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     drop::<(SyncSender<Abandoned>, Sender<Event>)>((salvage_queue, events));
     if workers.wait_until_ready() {
         addresses.sort();
+        let addresses: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
-            addresses = ?addresses,
+            addresses = addresses.join(","),
             %driver,
             workers = count,
-            ack = ?config.ack,
+            ack = %config.ack,
             data_dir = %fs.root().display(),
             "started"
         );

@@ -241,7 +241,7 @@ impl Worker {
                 Either::First(()) => break,
                 Either::Second(result) => result,
             };
-            match waited.and_then(|()| self.accept_waiting(&listener)) {
+            match waited.and_then(|()| self.accept_waiting(&listener, self.connections_max)) {
                 Ok(()) => is_exhausted = false,
                 Err(error) => {
                     if !is_exhausted {
@@ -253,8 +253,9 @@ impl Worker {
                 }
             }
         }
-        // What the kernel has queued would be reset when the listener closes.
-        if let Err(error) = self.accept_waiting(&listener) {
+        // What the kernel has queued would be reset when the listener closes. It is no more than a
+        // backlog, and nothing comes after it.
+        if let Err(error) = self.accept_waiting(&listener, usize::MAX) {
             let cause = error.to_string();
             tracing::warn!(
                 core = self.core,
@@ -264,9 +265,9 @@ impl Worker {
         }
     }
 
-    /// Accepts until nobody waits or there is no room.
-    fn accept_waiting(&self, listener: &Listener) -> io::Result<()> {
-        while self.shared.connections.count() < self.connections_max {
+    /// Accepts until nobody waits or so many connections are open.
+    fn accept_waiting(&self, listener: &Listener, connections_max: usize) -> io::Result<()> {
+        while self.shared.connections.count() < connections_max {
             let socket = match listener.accept() {
                 Ok(Some(socket)) => socket,
                 Ok(None) => return Ok(()),
@@ -330,10 +331,9 @@ fn shard_limits(setup: &Setup) -> Limits {
     }
 }
 
-fn commit_loop(
-    setup: &Setup,
-    shard: Rc<RefCell<Shard>>,
-) -> Result<CommitLoop<CoreDisk, fn() -> Now>, WorkerError> {
+type CoreCommitLoop = CommitLoop<CoreDisk, fn() -> Now>;
+
+fn commit_loop(setup: &Setup, shard: Rc<RefCell<Shard>>) -> Result<CoreCommitLoop, WorkerError> {
     let helper_name = format!("disk-{}", setup.core);
     let disk = CoreDisk::start(setup.fs.clone(), setup.driver, helper_name);
     let disk = disk.map_err(setup_error("the helper thread"))?;

@@ -250,6 +250,13 @@ impl Ack {
     ];
 }
 
+impl fmt::Display for Ack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = Self::WORDS.iter().find(|(_, ack)| ack == self);
+        f.write_str(word.expect("each level has its word").0)
+    }
+}
+
 /// The form of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {

@@ -25,7 +25,7 @@
 //! | --- | --- | --- |
 //! | before the first commit | an empty file, a header | removed: it holds no line |
 //! | during the first commit | part of a block | set aside: a damaged block would look the same |
-//! | during a later one | whole commits, then a torn tail | copied aside, cut after the last whole line, closed, moved up |
+//! | during a later one | whole commits, then a torn tail | copied aside, cut at the last line, closed, moved up |
 //! | during a seal | a whole frame | moved up |
 //! | during recovery | any of these | the same again |
 

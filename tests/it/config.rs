@@ -297,7 +297,7 @@ fn one_port_for_all_addresses(driver: Driver) {
     let server = Server::start(driver, &[("HOST", "127.0.0.1, ::1")]);
     let port = server.address().port();
     let started = server.wait_for_event("started");
-    let addresses = format!("[127.0.0.1:{port}, [::1]:{port}]");
+    let addresses = format!("127.0.0.1:{port},[::1]:{port}");
     assert_eq!(started["addresses"], addresses);
     assert_eq!(started["version"], env!("CARGO_PKG_VERSION"));
     for address in ["127.0.0.1", "[::1]"] {

@@ -317,10 +317,10 @@ fn requests_for_what_is_not_here(driver: Driver) {
     not_found("POST /api/v1/%72eports");
     not_found("GET /../etc/passwd");
     not_found("OPTIONS *");
-    let allow_post = "expected method POST";
+    let allow_post = "expected method POST, OPTIONS";
     refused("GET /api/v1/reports", 405, "method_not_allowed", allow_post);
     refused("PUT /api/v1/reports", 405, "method_not_allowed", allow_post);
-    let allow_get = "expected method GET, HEAD";
+    let allow_get = "expected method GET, HEAD, OPTIONS";
     refused(
         "POST /.well-known/healthcheck",
         405,
@@ -366,8 +366,13 @@ fn requests_for_what_is_not_here(driver: Driver) {
 
     let mut client = server.connect();
     for (line, fields, name, value) in [
-        ("GET /api/v1/reports", "", "allow", "POST"),
-        ("PUT /.well-known/healthcheck", "", "allow", "GET, HEAD"),
+        ("GET /api/v1/reports", "", "allow", "POST, OPTIONS"),
+        (
+            "PUT /.well-known/healthcheck",
+            "",
+            "allow",
+            "GET, HEAD, OPTIONS",
+        ),
         (
             "POST /api/v1/reports",
             "Content-Encoding: br\r\n",

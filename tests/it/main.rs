@@ -3,11 +3,15 @@
 //! One module per promise. Whatever talks to a server runs on io_uring and on epoll.
 
 mod config;
+mod cors;
 mod crash;
+mod faults;
 mod health;
 mod http;
 mod ingest;
 mod limits;
+mod recovery;
+mod segments;
 mod shutdown;
 mod support;
 mod tidy;

@@ -25,10 +25,13 @@ fn verify(dir: &Path) -> Run {
 
 /// A frame as a segment has it.
 fn frame(text: &str) -> Vec<u8> {
-    let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
-    encoder.include_checksum(true).unwrap();
-    std::io::Write::write_all(&mut encoder, text.as_bytes()).unwrap();
-    encoder.finish().unwrap()
+    let frame = || {
+        let mut encoder = zstd::Encoder::new(Vec::new(), 1)?;
+        encoder.include_checksum(true)?;
+        std::io::Write::write_all(&mut encoder, text.as_bytes())?;
+        encoder.finish()
+    };
+    frame().expect("memory takes it")
 }
 
 const NAME: &str = "reports-20260227T051434.123Z-c000.jsonl.zst";
