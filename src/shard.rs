@@ -500,3 +500,473 @@ impl Drop for Ticket {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    use std::task::Wake;
+
+    use super::*;
+    use crate::report::reports::Random;
+
+    const WALL_MS: u64 = 1_772_169_274_123;
+    const LIMITS: Limits = Limits {
+        held_bytes_max: 64 << 20,
+        segment_bytes: 100,
+        segment_ms: 60_000,
+        gather: Gather::WhileDiskIsBusy,
+    };
+
+    fn at(wall_ms: u64, monotonic_ms: u64) -> Now {
+        Now {
+            wall: Timestamp::from_ms(WALL_MS + wall_ms),
+            monotonic_ms,
+        }
+    }
+
+    fn shared(limits: Limits) -> Rc<RefCell<Shard>> {
+        Rc::new(RefCell::new(Shard::new(limits)))
+    }
+
+    /// A line of this many bytes, its break included.
+    fn append(shard: &Rc<RefCell<Shard>>, now: Now, bytes: usize) -> Result<Ticket, Refusal> {
+        Ticket::append(shard, now, bytes, |_, text| {
+            text.resize(text.len() + bytes - 1, b'x');
+            text.push(b'\n');
+        })
+    }
+
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn poll(ticket: &mut Ticket, wakes: &Arc<Wakes>) -> Poll<Result<(), Refusal>> {
+        let waker = Waker::from(Arc::clone(wakes));
+        Pin::new(ticket).poll(&mut Context::from_waker(&waker))
+    }
+
+    /// All that the shard has to do at once, in words, each commit ending well.
+    fn steps(shard: &Rc<RefCell<Shard>>, monotonic_ms: u64) -> Vec<String> {
+        let mut steps = Vec::new();
+        loop {
+            let step = shard.borrow_mut().next_step(monotonic_ms);
+            match step {
+                Ok(Step::Commit(batch)) => {
+                    let at_ms = batch.first.ms() - WALL_MS;
+                    steps.push(format!("{} at {at_ms}, {:?}", batch.lines, batch.then));
+                    shard.borrow_mut().end_commit(batch, Ok(()));
+                }
+                Ok(Step::Seal) => steps.push("seal".to_owned()),
+                Ok(Step::Stop) => {
+                    steps.push("stop".to_owned());
+                    return steps;
+                }
+                Err(_) => return steps,
+            }
+        }
+    }
+
+    #[test]
+    fn which_lines_share_a_segment() {
+        /// Lines of 30 bytes at these times, wall and monotonic; what is committed after all of them.
+        #[track_caller]
+        fn check(lines: &[(u64, u64)], asked_ms: u64, expected: &[&str]) {
+            let shard = shared(LIMITS);
+            for &(wall_ms, monotonic_ms) in lines {
+                let ticket = append(&shard, at(wall_ms, monotonic_ms), 30);
+                drop(ticket.expect("there is room"));
+            }
+            assert_eq!(steps(&shard, asked_ms), expected);
+            assert_eq!(shard.borrow().held_bytes(), 0);
+            assert!(shard.borrow().slots.is_empty());
+        }
+        check(&[], 0, &[]);
+        check(&[(0, 0)], 0, &["1 at 0, KeepOpen"]);
+        // By bytes: the line that fills it is its last.
+        check(&[(0, 0); 3], 0, &["3 at 0, KeepOpen"]);
+        check(&[(0, 0); 4], 0, &["4 at 0, Seal"]);
+        check(&[(0, 0); 5], 0, &["4 at 0, Seal", "1 at 0, KeepOpen"]);
+        // By age: of the first line, on the monotonic clock.
+        let old = &["2 at 0, Seal", "1 at 60000, KeepOpen"];
+        check(&[(0, 0), (59_999, 59_999), (60_000, 60_000)], 60_000, old);
+        check(&[(0, 0)], 59_999, &["1 at 0, KeepOpen"]);
+        check(&[(0, 0)], 60_000, &["1 at 0, Seal"]);
+        // By a wall clock that was set, back or forward, but not by one that drifts.
+        check(&[(1000, 0), (0, 0)], 0, &["2 at 1000, KeepOpen"]);
+        check(&[(0, 0), (1000, 0)], 0, &["2 at 0, KeepOpen"]);
+        let back = &["1 at 1001, Seal", "1 at 0, KeepOpen"];
+        check(&[(1001, 0), (0, 0)], 0, back);
+        let forward = &["1 at 0, Seal", "1 at 1001, KeepOpen"];
+        check(&[(0, 0), (1001, 0)], 0, forward);
+    }
+
+    #[test]
+    fn a_segment_that_is_committed_already_is_sealed_before_the_next() {
+        #[track_caller]
+        fn check(second: Now, expected: &[&str]) {
+            let shard = shared(LIMITS);
+            drop(append(&shard, at(5000, 0), 30));
+            assert_eq!(steps(&shard, 0), ["1 at 5000, KeepOpen"]);
+            drop(append(&shard, second, 30));
+            assert_eq!(steps(&shard, second.monotonic_ms), expected);
+        }
+        check(at(5500, 500), &["1 at 5500, KeepOpen"]);
+        check(at(0, 500), &["seal", "1 at 0, KeepOpen"]);
+        check(at(9000, 500), &["seal", "1 at 9000, KeepOpen"]);
+        check(at(65_000, 60_000), &["seal", "1 at 65000, KeepOpen"]);
+    }
+
+    #[test]
+    fn an_idle_segment_is_sealed_in_its_time() {
+        let shard = shared(LIMITS);
+        drop(append(&shard, at(0, 10), 30));
+        assert_eq!(steps(&shard, 10), ["1 at 0, KeepOpen"]);
+        let next_step = |now_ms| shard.borrow_mut().next_step(now_ms);
+        assert!(matches!(next_step(11), Err(Some(60_010))));
+        assert!(matches!(next_step(60_010), Ok(Step::Seal)));
+        assert!(matches!(next_step(60_011), Err(None)));
+    }
+
+    #[test]
+    fn batches_end_at_their_limit_and_at_lines() {
+        let limits = Limits {
+            segment_bytes: u64::MAX,
+            ..LIMITS
+        };
+        let shard = shared(limits);
+        for _ in 0..10 {
+            drop(append(&shard, at(0, 0), 1 << 20));
+        }
+        let expected = ["4 at 0, KeepOpen", "4 at 0, KeepOpen", "2 at 0, KeepOpen"];
+        assert_eq!(steps(&shard, 0), expected);
+    }
+
+    #[test]
+    fn a_full_batch_stays_in_its_segment_when_that_ends() {
+        let limits = Limits {
+            segment_bytes: u64::MAX,
+            ..LIMITS
+        };
+        for (next, at_ms) in [(at(0, 9), 0), (at(70_000, 70_000), 70_000)] {
+            let shard = shared(limits);
+            for _ in 0..4 {
+                drop(append(&shard, at(5000, 0), 1 << 20));
+            }
+            drop(append(&shard, next, 1 << 20));
+            let expected = [
+                "4 at 5000, Seal".to_owned(),
+                format!("1 at {at_ms}, KeepOpen"),
+            ];
+            assert_eq!(steps(&shard, next.monotonic_ms), expected);
+        }
+    }
+
+    #[test]
+    fn lines_nobody_waits_for_gather_to_a_size_or_an_age() {
+        let limits = Limits {
+            gather: Gather::Until {
+                bytes: 70,
+                age_ms: 1000,
+            },
+            ..LIMITS
+        };
+        let shard = shared(limits);
+        let next_step = |now_ms| shard.borrow_mut().next_step(now_ms);
+        for now_ms in [10, 20] {
+            drop(append(&shard, at(0, now_ms), 30));
+            assert!(matches!(next_step(now_ms), Err(Some(1010))));
+        }
+        drop(append(&shard, at(0, 30), 30));
+        assert_eq!(steps(&shard, 30), ["3 at 0, KeepOpen"]);
+        drop(append(&shard, at(0, 40), 1));
+        assert!(matches!(next_step(1039), Err(Some(1040))));
+        assert_eq!(steps(&shard, 1040), ["1 at 30, KeepOpen"]);
+    }
+
+    #[test]
+    fn what_is_held_is_bounded_until_it_is_committed() {
+        let limits = Limits {
+            held_bytes_max: 100,
+            segment_bytes: u64::MAX,
+            ..LIMITS
+        };
+        let shard = shared(limits);
+        let full = Some(Refusal::ShardFull);
+        assert_eq!(append(&shard, at(0, 0), 101).err(), full);
+        drop(append(&shard, at(0, 0), 60).expect("there is room"));
+        assert_eq!(append(&shard, at(0, 0), 41).err(), full);
+        let Ok(Step::Commit(batch)) = shard.borrow_mut().next_step(0) else {
+            panic!("a batch waits");
+        };
+        // A batch that is out is held as well.
+        assert_eq!(append(&shard, at(0, 0), 41).err(), full);
+        drop(append(&shard, at(0, 0), 40).expect("there is room"));
+        assert_eq!(shard.borrow().held_bytes(), 100);
+        shard.borrow_mut().end_commit(batch, Ok(()));
+        assert_eq!(shard.borrow().held_bytes(), 40);
+        drop(append(&shard, at(0, 0), 60).expect("there is room again"));
+    }
+
+    #[test]
+    fn the_gate_follows_the_disk_until_it_is_closed() {
+        let shard = shared(LIMITS);
+        let check = |expected| assert_eq!(shard.borrow().check_gate(), expected);
+        let commit = |result| {
+            let Ok(Step::Commit(batch)) = shard.borrow_mut().next_step(0) else {
+                panic!("a batch waits");
+            };
+            shard.borrow_mut().end_commit(batch, result);
+        };
+        let append = || append(&shard, at(0, 0), 10).map(drop);
+        append().expect("there is room");
+        check(Ok(()));
+        commit(Err(Refusal::DiskFull));
+        check(Err(Refusal::DiskFull));
+        assert_eq!(append(), Err(Refusal::DiskFull));
+        shard.borrow_mut().refuse(Refusal::DiskFailing);
+        check(Err(Refusal::DiskFailing));
+        shard.borrow_mut().accept();
+        append().expect("the gate is open");
+        shard.borrow_mut().close();
+        check(Err(Refusal::Draining));
+        commit(Err(Refusal::DiskFull));
+        check(Err(Refusal::Draining));
+        shard.borrow_mut().accept();
+        check(Err(Refusal::Draining));
+        assert_eq!(steps(&shard, 0), ["stop"]);
+    }
+
+    #[test]
+    fn closing_commits_what_is_held_and_then_stops() {
+        let limits = Limits {
+            gather: Gather::Until {
+                bytes: 1000,
+                age_ms: 1000,
+            },
+            ..LIMITS
+        };
+        let shard = shared(limits);
+        for _ in 0..5 {
+            drop(append(&shard, at(0, 0), 30));
+        }
+        shard.borrow_mut().close();
+        assert_eq!(steps(&shard, 0), ["4 at 0, Seal", "1 at 0, Seal", "stop"]);
+    }
+
+    #[test]
+    fn a_ticket_is_woken_once_and_its_place_is_free_again() {
+        for result in [Ok(()), Err(Refusal::DiskFailing)] {
+            let shard = shared(LIMITS);
+            let wakes = Arc::new(Wakes(AtomicUsize::new(0)));
+            let mut polled = append(&shard, at(0, 0), 10).expect("there is room");
+            let early = append(&shard, at(0, 0), 10).expect("there is room");
+            let late = append(&shard, at(0, 0), 10).expect("there is room");
+            let mut unpolled = append(&shard, at(0, 0), 10).expect("there is room");
+            assert_eq!(poll(&mut polled, &wakes), Poll::Pending);
+            assert_eq!(poll(&mut polled, &wakes), Poll::Pending);
+            drop(early);
+            let Ok(Step::Commit(batch)) = shard.borrow_mut().next_step(0) else {
+                panic!("a batch waits");
+            };
+            assert_eq!((batch.lines, wakes.0.load(Relaxed)), (4, 0));
+            shard.borrow_mut().end_commit(batch, result);
+            assert_eq!(wakes.0.load(Relaxed), 1);
+            assert_eq!(poll(&mut polled, &wakes), Poll::Ready(result));
+            assert_eq!(poll(&mut unpolled, &wakes), Poll::Ready(result));
+            drop((polled, late, unpolled));
+            assert!(shard.borrow().slots.is_empty());
+            assert_eq!(wakes.0.load(Relaxed), 1);
+        }
+    }
+
+    #[test]
+    fn the_loop_is_signalled_when_there_is_something_new() {
+        let shard = shared(LIMITS);
+        let wakes = Arc::new(Wakes(AtomicUsize::new(0)));
+        let waker = Waker::from(Arc::clone(&wakes));
+        let poll = || {
+            let mut context = Context::from_waker(&waker);
+            shard.borrow_mut().poll_signal(&mut context).is_ready()
+        };
+        assert!(!poll());
+        drop(append(&shard, at(0, 0), 10));
+        assert_eq!(wakes.0.load(Relaxed), 1);
+        assert!(poll());
+        assert!(!poll());
+        // The loop comes for it anyway.
+        drop(append(&shard, at(0, 0), 10));
+        assert!(!poll());
+        shard.borrow_mut().close();
+        assert!(poll());
+    }
+
+    /// What the lines of each segment must be like, whatever happens: the model is a list of lines.
+    #[test]
+    fn random_operations() {
+        for seed in 0..120 {
+            let mut random = Random::new(seed);
+            let limits = Limits {
+                held_bytes_max: 9 << 20,
+                segment_bytes: *random.pick(&[1, 500, 6 << 20]),
+                segment_ms: 50,
+                gather: *random.pick(&[
+                    Gather::WhileDiskIsBusy,
+                    Gather::Until {
+                        bytes: 300,
+                        age_ms: 20,
+                    },
+                ]),
+            };
+            Model::new(limits).run(&mut random, seed);
+        }
+    }
+
+    struct Model {
+        limits: Limits,
+        shard: Rc<RefCell<Shard>>,
+        wall_ms: u64,
+        monotonic_ms: u64,
+        next_line: u64,
+        /// Tickets of lines that are held, in order.
+        held: VecDeque<(u64, usize, Ticket)>,
+        /// Of the segment that is open: bytes, time of the last line, begin of the first.
+        open: Option<(u64, u64, u64)>,
+    }
+
+    impl Model {
+        fn new(limits: Limits) -> Model {
+            Model {
+                limits,
+                shard: shared(limits),
+                wall_ms: WALL_MS,
+                monotonic_ms: 0,
+                next_line: 0,
+                held: VecDeque::new(),
+                open: None,
+            }
+        }
+
+        fn run(mut self, random: &mut Random, seed: u64) {
+            for _ in 0..400 {
+                match random.below(10) {
+                    0..6 => self.append(random),
+                    6..8 => {
+                        self.step(random, seed);
+                    }
+                    8 => {
+                        let ms = random.below(30);
+                        self.monotonic_ms += ms;
+                        self.wall_ms = self.wall_ms + ms + random.below(3) - 1;
+                        if random.below(8) == 0 {
+                            self.wall_ms = WALL_MS - 1_000_000 + random.below(2_000_000);
+                        }
+                    }
+                    _ => self.shard.borrow_mut().accept(),
+                }
+                let held: u64 = self.held.iter().map(|(_, bytes, _)| *bytes as u64).sum();
+                assert_eq!(self.shard.borrow().held_bytes(), held, "seed {seed}");
+                assert!(held <= self.limits.held_bytes_max, "seed {seed}");
+            }
+            self.shard.borrow_mut().close();
+            while self.step(random, seed) {}
+            assert!(self.held.is_empty(), "seed {seed}");
+            assert!(self.shard.borrow().slots.is_empty(), "seed {seed}");
+        }
+
+        fn append(&mut self, random: &mut Random) {
+            let bytes = match random.below(12) {
+                0 => 1 << 20,
+                _ => 40 + random.below(200) as usize,
+            };
+            let now = Now {
+                wall: Timestamp::from_ms(self.wall_ms),
+                monotonic_ms: self.monotonic_ms,
+            };
+            let number = self.next_line;
+            let ticket = Ticket::append(&self.shard, now, bytes, |received_at, text| {
+                let line = format!(
+                    "{number:08} {:016} {:010} ",
+                    received_at.ms(),
+                    now.monotonic_ms
+                );
+                text.extend_from_slice(line.as_bytes());
+                text.resize(text.len() + bytes - line.len() - 1, b'x');
+                text.push(b'\n');
+            });
+            if let Ok(ticket) = ticket {
+                self.next_line += 1;
+                self.held.push_back((number, bytes, ticket));
+            }
+        }
+
+        /// Does what the shard says; whether there may be more.
+        fn step(&mut self, random: &mut Random, seed: u64) -> bool {
+            let step = self.shard.borrow_mut().next_step(self.monotonic_ms);
+            match step {
+                Ok(Step::Commit(batch)) => self.commit(batch, random, seed),
+                Ok(Step::Seal) => self.open = None,
+                Ok(Step::Stop) => return false,
+                Err(due) => {
+                    let due_ms = due.unwrap_or(u64::MAX);
+                    assert!(due_ms > self.monotonic_ms, "seed {seed}");
+                    if let Some((_, _, begun_ms)) = self.open {
+                        let end_ms = begun_ms + self.limits.segment_ms;
+                        assert!(due_ms <= end_ms, "seed {seed}: not sealed in time");
+                    }
+                }
+            }
+            true
+        }
+
+        fn commit(&mut self, batch: Batch, random: &mut Random, seed: u64) {
+            assert!(batch.text.len() <= BATCH_BYTES_MAX, "seed {seed}");
+            let text = String::from_utf8(batch.text.clone()).expect("ASCII");
+            let first_ms = batch.first.ms();
+            let mut first = None;
+            for (line, (expected, ..)) in text.lines().zip(&self.held) {
+                let field = |range: Range<usize>| -> u64 { line[range].parse().expect("a number") };
+                let (number, received_ms, now_ms) = (field(0..8), field(9..25), field(26..36));
+                assert_eq!(number, *expected, "seed {seed}");
+                first.get_or_insert(received_ms);
+                let (bytes, last_ms, begun_ms) = self.open.unwrap_or((0, received_ms, now_ms));
+                assert!(received_ms >= last_ms, "seed {seed}: back in time");
+                assert!(bytes < self.limits.segment_bytes, "seed {seed}: too long");
+                let age_ms = now_ms - begun_ms;
+                assert!(age_ms < self.limits.segment_ms, "seed {seed}: too old");
+                let bytes = bytes + line.len() as u64 + 1;
+                self.open = Some((bytes, received_ms, begun_ms));
+            }
+            assert_eq!(first, Some(first_ms));
+            let lines = text.lines().count();
+            assert_eq!(batch.lines as usize, lines);
+            let then = batch.then;
+            // Meanwhile others go on, and the disk may fail.
+            for _ in 0..random.below(20) {
+                self.append(random);
+            }
+            let result = match random.below(5) {
+                0 => Err(Refusal::DiskFailing),
+                _ => Ok(()),
+            };
+            if then == Then::Seal || result.is_err() {
+                self.open = None;
+            }
+            self.shard.borrow_mut().end_commit(batch, result);
+            let wakes = Arc::new(Wakes(AtomicUsize::new(0)));
+            for (_, _, mut ticket) in self.held.drain(..lines) {
+                if random.below(3) > 0 {
+                    assert_eq!(poll(&mut ticket, &wakes), Poll::Ready(result));
+                }
+            }
+            if let Some((_, _, ticket)) = self.held.back_mut() {
+                assert_eq!(poll(ticket, &wakes), Poll::Pending, "seed {seed}");
+            }
+        }
+    }
+}

@@ -29,6 +29,9 @@ const DRIVERS: [Driver; 2] = [Driver::Epoll, Driver::IoUring];
 /// 2026-02-27T05:14:34.123Z.
 const WALL_MS: u64 = 1_772_169_274_123;
 
+/// Of a disk in memory, unless it is told another.
+const CAPACITY: u64 = 1 << 40;
+
 const LINE_BYTES_MAX: usize = 400 << 10;
 /// By far longer than a workload takes.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -270,6 +273,13 @@ impl Ended {
     fn check_after(&self, crash: Crash) -> (SimDisk, BTreeSet<String>) {
         let disk = self.disk.crash(crash);
         recover_all(&disk);
+        let used: usize = contents(&disk).values().map(Vec::len).sum();
+        let free = block_on(disk.free_bytes()).expect("it has no faults");
+        assert_eq!(
+            free + used as u64,
+            CAPACITY,
+            "{crash:?}: space stays reserved"
+        );
         let stored = stored_lines(&disk);
         for line in self.journal.acked() {
             assert!(stored.contains(&line), "{crash:?} lost {line:.70}");
@@ -483,7 +493,7 @@ fn a_full_disk_refuses_until_space_is_freed() {
                 let full = Verdict::Refusing(Refusal::DiskFull);
                 let verdict = || core.health.verdicts(0).next();
                 until("health says full", || verdict() == Some(full)).await;
-                disk.set_capacity(1 << 40);
+                disk.set_capacity(CAPACITY);
                 for client in clients {
                     client.await.expect("no client panics");
                 }

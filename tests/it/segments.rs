@@ -1,13 +1,18 @@
-//! Reading back what is on a disk in memory, by the zstd crate's own decoder.
+//! Segments are one zstd frame each, whatever is in them and however far they are: written by the
+//! server's own writer, read by the zstd crate's decoder. What other tests of files use is here as well.
 
 use std::collections::BTreeMap;
 use std::io::Read;
 
 use netwatch_server::disk::sim::{Crash, SimDisk, Unsettled, Unsynced};
 use netwatch_server::disk::{Dir, Disk, block_on};
+use netwatch_server::segment::frame::{Ending, scan};
 use netwatch_server::segment::name::SegmentName;
 use netwatch_server::segment::recover::{Recovered, recover_entry};
 use netwatch_server::segment::writer::{Batch, Encoder, Reach, Then, Writer};
+use xxhash_rust::xxh64::xxh64;
+
+use crate::reports::Generator;
 
 /// Every way in which the process or the machine may end.
 pub(crate) fn crashes() -> Vec<Crash> {
@@ -135,4 +140,108 @@ impl Built {
         let before = self.commits.iter().rfind(|(file, _)| *file <= len);
         &self.text[..before.map_or(0, |&(_, text)| text)]
     }
+}
+
+/// The window that a frame's header asks of its decoder (RFC 8878 §3.1.1.1.2).
+fn window_bytes(file: &[u8]) -> u64 {
+    assert_eq!(file[4] & 0x20, 0, "there is a window descriptor");
+    let (exponent, mantissa) = (file[5] >> 3, u64::from(file[5] & 7));
+    let base = 1 << (10 + exponent);
+    base + base / 8 * mantissa
+}
+
+/// Commits of a line and of several blocks.
+fn texts() -> Vec<String> {
+    let mut reports = Generator::new(1, 5);
+    let mut lines = |count| -> String {
+        let reports = (0..count).map(|_| reports.next_report("a client"));
+        let lines = reports.map(|report| String::from_utf8(report).unwrap() + "\n");
+        lines.collect()
+    };
+    let texts = vec!["{}\n".to_owned(), lines(1), lines(100), lines(2)];
+    assert!(texts[2].len() > 3 * (128 << 10));
+    texts
+}
+
+#[test]
+fn every_level_makes_one_frame_that_decodes_at_every_commit() {
+    for level in -7..=19 {
+        let built = build(
+            "reports-20260227T051434.123Z-c003.jsonl.zst",
+            level,
+            &texts(),
+        );
+        assert_eq!(decode(&built.whole), built.text.as_bytes(), "level {level}");
+        assert!(window_bytes(&built.whole) <= 8 << 20, "level {level}");
+        for &(len, text_len) in &built.commits {
+            let mut text = Vec::new();
+            let decoder = zstd::stream::read::Decoder::with_buffer(&built.open[..len]);
+            let error = decoder.unwrap().read_to_end(&mut text).unwrap_err();
+            assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof);
+            assert!(text == built.text.as_bytes()[..text_len], "level {level}");
+        }
+    }
+}
+
+/// Scans a file: the ending, the bytes, text bytes and lines before the cut, and the text.
+fn scanned(file: &[u8]) -> (Ending, u64, u64, u64, Vec<u8>) {
+    let disk = SimDisk::default();
+    disk.put(Dir::Open, "file", file);
+    block_on(async {
+        let open = disk.open(Dir::Open, "file").await.unwrap();
+        let mut text = Vec::new();
+        let scan = scan(&disk, &open, file.len() as u64, |piece| {
+            text.extend_from_slice(piece)
+        });
+        let scan = scan.await.unwrap();
+        assert!(scan.cut <= scan.understood);
+        let hash = xxh64(&text[..scan.text_bytes as usize], 0);
+        assert_eq!(scan.hash, hash);
+        (scan.ending, scan.cut, scan.text_bytes, scan.lines, text)
+    })
+}
+
+#[test]
+fn a_scan_tells_how_a_file_ends() {
+    let texts = texts();
+    let built = build("reports-20260227T051434.123Z-c003.jsonl.zst", 1, &texts);
+    for (index, &(len, text_len)) in built.commits.iter().enumerate() {
+        let lines: usize = texts[..=index]
+            .iter()
+            .map(|text| text.lines().count())
+            .sum();
+        let expected = |ending| {
+            let text = built.text.as_bytes()[..text_len].to_vec();
+            (ending, len as u64, text_len as u64, lines as u64, text)
+        };
+        let open = &built.open[..len];
+        let with = |tail: &[u8]| scanned(&[open, tail].concat());
+        let damaged = |what| expected(Ending::Damaged { what });
+        assert_eq!(with(b""), expected(Ending::Open));
+        assert_eq!(with(b"\x01"), expected(Ending::Open));
+        assert_eq!(with(b"\x01\x00"), expected(Ending::Open));
+        assert_eq!(with(b"\x01\x00\x00"), expected(Ending::Open));
+        assert_eq!(with(b"\x02"), expected(Ending::Torn));
+        assert_eq!(with(b"\x09\x00\x00"), expected(Ending::Torn));
+        assert_eq!(with(&[0; 100]), expected(Ending::Zeros));
+        assert_eq!(with(b"\x06\x00\x00"), damaged("reserved block type"));
+        let large = damaged("block is larger than 128 KiB");
+        assert_eq!(with(b"\x00\x00\xFF"), large);
+        assert_eq!(with(b"\x0C\x00\x00\xFF"), damaged("block does not decode"));
+        let checksum = damaged("content checksum does not match");
+        assert_eq!(with(b"\x01\x00\x00\xFF\xFF\xFF\xFF"), checksum);
+        let (ending, cut, ..) = with(b"\x08\x00\x00x");
+        assert_eq!((ending, cut), (Ending::Torn, len as u64), "within a line");
+    }
+    let [.., (len, _)] = built.commits[..] else {
+        panic!("there are commits");
+    };
+    for end in len..built.whole.len() {
+        assert_eq!(scanned(&built.whole[..end]).0, Ending::Open, "{end}");
+    }
+    assert_eq!(scanned(&built.whole).0, Ending::Whole);
+    let with = |tail: &[u8]| scanned(&[&built.whole, tail].concat()).0;
+    assert_eq!(with(b"x"), Ending::Trailing);
+    assert_eq!(with(&built.whole), Ending::Trailing);
+    assert_eq!(with(&[0; 9]), Ending::Zeros);
 }
