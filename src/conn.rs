@@ -181,6 +181,14 @@ impl Shared {
         held + more <= self.held_bytes_max
     }
 
+    /// Whether a report is answered before it is committed: with `ACK=buffered`, while commits keep up.
+    /// Once the shard holds a quarter of what it may, answers wait for them, so that clients who are
+    /// faster than the disk are slowed down to it, and not refused.
+    fn answers_at_once(&self) -> bool {
+        let keeps_up = || self.shard.borrow().held_bytes() <= self.held_bytes_max / 4;
+        self.ack == Ack::Buffered && keeps_up()
+    }
+
     /// An empty buffer for an answer or a decoded body.
     fn take_scratch(&self) -> Vec<u8> {
         let scratch = self.scratches.borrow_mut().pop().unwrap_or_default();
@@ -392,7 +400,7 @@ impl Connection {
             self.give_back();
         }
         let committed = match taken {
-            Ok(ticket) if self.shared.ack == Ack::Buffered => {
+            Ok(ticket) if self.shared.answers_at_once() => {
                 drop(ticket);
                 Ok(())
             }

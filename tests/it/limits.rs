@@ -1,12 +1,15 @@
 //! At a limit the server waits or refuses, says so, and goes on.
 
 use std::process::Command;
+use std::thread;
 
+use crate::reports::Generator;
 use crate::support::{Driver, Server, both_drivers, lines, post};
 
 both_drivers!(
     connections_beyond_the_limit_wait,
     readers_share_what_a_core_may_hold,
+    buffered_reports_that_come_too_fast_wait,
 );
 
 const REPORT: &[u8] = br#"{"clientId":"c","timestamp":"t","hosts":[]}"#;
@@ -66,4 +69,33 @@ fn readers_share_what_a_core_may_hold(driver: Driver) {
         server.connect().exchange(&post(REPORT)).status == 200
     });
     assert_eq!(lines(server.dir()).len(), 1);
+}
+
+/// Answered before they are compressed, reports come faster than they can be, and add up to six times
+/// what the core may hold.
+fn buffered_reports_that_come_too_fast_wait(driver: Driver) {
+    const CLIENTS: u64 = 32;
+    const REPORTS: usize = 24;
+    let settings = [
+        ("WORKERS", "1"),
+        ("ACK", "buffered"),
+        ("COMPRESSION_LEVEL", "9"),
+        ("SHARD_BYTES_MAX", "8MiB"),
+    ];
+    let mut server = Server::start(driver, &settings);
+    thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            let mut connection = server.connect();
+            scope.spawn(move || {
+                let id = format!("client-{client}");
+                let mut generator = Generator::new(client, 100);
+                for index in 0..REPORTS {
+                    let answer = connection.exchange(&post(&generator.next_report(&id)));
+                    assert_eq!(answer.status, 200, "report {index}: {}", answer.text());
+                }
+            });
+        }
+    });
+    assert!(server.stop().success());
+    assert_eq!(lines(server.dir()).len(), CLIENTS as usize * REPORTS);
 }
