@@ -12,7 +12,7 @@
 //!
 //! A line is *changed* if it is not the report that was sent, byte for byte, with `receivedAt` in front.
 //! A sealed segment is *damaged* if it is not one zstd frame with a checksum and a window of at most
-//! 8 MiB that holds whole lines, or if `receivedAt` goes back in it. Segments are read by the zstd crate
+//! 8 MiB that holds whole lines, one at least, or if `receivedAt` goes back in it. Segments are read by the zstd crate
 //! alone, not by the code under test. Memory: 8 bytes a report, and one line and window per thread.
 
 use std::collections::BTreeMap;
@@ -331,6 +331,7 @@ fn count_segment(
     let mut file = reader.into_inner().finish();
     match file.fill_buf().map_err(text)? {
         _ if kind == Kind::Open => Ok(()),
+        [] if found.lines == 0 => Err("no line".to_owned()),
         [] => Ok(()),
         _ => Err("bytes after the frame".to_owned()),
     }
@@ -513,6 +514,7 @@ mod tests {
         );
         let unchecked = zstd::encode_all(&text[..], 1).unwrap();
         check(&unchecked, "no frame with a checksum");
+        check(&frame(b""), "no line");
         let mut wrong = whole.clone();
         *wrong.last_mut().unwrap() ^= 1;
         check(&wrong, "Restored data doesn't match checksum");
