@@ -268,12 +268,15 @@ where
         hand_over(&self.salvage, abandoned);
     }
 
+    /// The disk has taken something.
     fn report_accepting(&self) {
-        if let Err(why) = self.shard.borrow().check_gate() {
-            if why == Refusal::Draining {
-                return;
-            }
-            self.health.accept(self.policy.core);
+        let gate = self.shard.borrow().check_gate();
+        if gate == Err(Refusal::Draining) {
+            return;
+        }
+        // Also where the shard was full for a moment, which is no state of the gate.
+        self.health.accept(self.policy.core);
+        if let Err(why) = gate {
             tracing::info!(core = self.policy.core, ?why, "accepting reports again");
         }
     }

@@ -8,14 +8,15 @@
 //! ```
 //!
 //! An idle connection holds no buffer. Every wait has a deadline, kept by [`rt::net`](crate::rt::net):
-//! idle, head and body from their first byte, the answer from its first write. What is refused before
-//! its body is read is answered at once; a short body is then skipped, for a longer one the connection
-//! ends, lingering so that the answer is not lost to a reset (RFC 9112 §9.6).
+//! idle, head and body from their first byte, the answer from its first write; the wait for a commit has
+//! none, since the report is stored whatever becomes of its client. What is refused before its body is
+//! read is answered at once; a short body is then skipped, for a longer one the connection ends, lingering so that the answer is not lost to a reset (RFC 9112 §9.6).
 
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::http::StatusCode;
 use bytes::{Buf, BytesMut};
@@ -31,7 +32,9 @@ use crate::http::head::{self, Expect, HeadScan, Persistence};
 use crate::http::response::{self, Content, HttpDate, Response, Terms, Value};
 use crate::report::{REPORT_BYTES_MAX, Validator};
 use crate::route::{Route, route};
+use crate::rt;
 use crate::rt::net::{Connections, Idle, Stream, TickMs};
+use crate::segment::name::CoreIndex;
 use crate::shard::{Refusal, Shard, Ticket};
 use crate::time::Now;
 
@@ -44,6 +47,7 @@ const SKIP_BYTES_MAX: usize = 64 << 10;
 /// After a last answer the peer may send this much more, in [`LINGER_MS`], before it is cut off.
 const LINGER_BYTES_MAX: usize = 8 << 20;
 const LINGER_MS: TickMs = 2_000;
+const LINGER_STEP: Duration = Duration::from_millis(100);
 /// Through a buffer of this size.
 const LINGER_READ_BYTES: usize = 4 << 10;
 
@@ -76,6 +80,8 @@ pub struct Shared {
     pub connections: Rc<Connections>,
     /// Where lines go.
     pub shard: Rc<RefCell<Shard>>,
+    /// Which core this is.
+    pub core: CoreIndex,
     /// What an answer to a report waits for.
     pub ack: Ack,
     /// How long things may take.
@@ -111,6 +117,8 @@ pub struct Parts {
     /// See [`Shared`].
     pub shard: Rc<RefCell<Shard>>,
     /// See [`Shared`].
+    pub core: CoreIndex,
+    /// See [`Shared`].
     pub ack: Ack,
     /// See [`Shared`].
     pub deadlines: Deadlines,
@@ -134,6 +142,7 @@ impl Shared {
         Shared {
             connections: parts.connections,
             shard: parts.shard,
+            core: parts.core,
             ack: parts.ack,
             deadlines: parts.deadlines,
             health: parts.health,
@@ -404,7 +413,7 @@ impl Connection {
                 drop(ticket);
                 Ok(())
             }
-            Ok(ticket) => ticket.await.map_err(Rejection::Shard),
+            Ok(ticket) => self.stream.leave(ticket).await.map_err(Rejection::Shard),
             Err(rejection) => Err(rejection),
         };
         match committed {
@@ -413,7 +422,10 @@ impl Connection {
                 self.answer(request.terms, response).await
             }
             Err(rejection) => {
-                tracing::debug!(rejection = ?rejection, "report refused");
+                tracing::debug!(?rejection, "report refused");
+                if rejection == Rejection::Shard(Refusal::ShardFull) {
+                    self.note_full();
+                }
                 let (body, field) = (rejection.body(), rejection.field());
                 let response = rejected(&rejection, &body, &field);
                 self.answer(request.terms, response).await
@@ -528,19 +540,39 @@ impl Connection {
         let Some(length) = short else {
             return self.answer_last(request.terms, response).await;
         };
-        self.stream.set_deadline(self.shared.deadlines.body_ms);
         let end = request.head_len + length;
+        if self.buffer.len() >= end {
+            self.buffer.advance(end);
+            return self.answer(request.terms, response).await;
+        }
+        if let Err(end) = self.answer(request.terms, response).await {
+            return match end {
+                End::Closed => Err(End::Linger),
+                other => Err(other),
+            };
+        }
+        self.stream.set_deadline(self.shared.deadlines.body_ms);
         match self.read_until(end, request).await? {
             Ok(()) => {
                 self.buffer.advance(end);
-                self.answer(request.terms, response).await
+                Ok(())
             }
-            Err(rejection) => self.reject_last(&rejection).await,
+            // It has its answer; the rest of the body is what the connection ends for.
+            Err(_) => Err(End::Linger),
         }
+    }
+
+    /// Health says so until the next commit.
+    fn note_full(&self) {
+        let shared = &self.shared;
+        shared.health.refuse(shared.core, Refusal::ShardFull);
     }
 
     async fn reject_last(&mut self, rejection: &Rejection) -> Result<(), End> {
         tracing::debug!(?rejection, "request refused");
+        if *rejection == Rejection::Shard(Refusal::ShardFull) {
+            self.note_full();
+        }
         let (body, field) = (rejection.body(), rejection.field());
         let response = rejected(rejection, &body, &field);
         self.answer_last(Terms::LAST, response).await
@@ -561,7 +593,9 @@ impl Connection {
     async fn answer(&mut self, mut terms: Terms, response: Response<'_>) -> Result<(), End> {
         // Now and not when the head came: a drain may have begun since. What the client has sent
         // already is still answered.
-        if self.shared.stay.get() == Persistence::Close && self.buffer.is_empty() {
+        let drains = self.shared.stay.get() == Persistence::Close;
+        let is_our_end = drains && self.buffer.is_empty() && !self.stream.has_bytes();
+        if is_our_end {
             terms.persistence = Persistence::Close;
         }
         let mut answer = self.shared.take_scratch();
@@ -570,8 +604,8 @@ impl Connection {
         self.write(answer).await?;
         match terms.persistence {
             Persistence::KeepAlive => Ok(()),
-            // What has come already belongs to a request that is not answered.
-            Persistence::Close if !self.buffer.is_empty() => Err(End::Linger),
+            // More has come, or may be on its way: it belongs to a request that is not answered.
+            Persistence::Close if is_our_end || !self.buffer.is_empty() => Err(End::Linger),
             Persistence::Close => Err(End::Closed),
         }
     }
@@ -589,6 +623,10 @@ impl Connection {
         if self.stream.end_writing().await.is_err() {
             return;
         }
+        // A deadline that has passed has shut the socket down for reading: then 0 is not the peer's end,
+        // and what it still sends is looked for in steps.
+        let is_cut = self.stream.is_late();
+        let ends = self.stream.now() + LINGER_MS;
         self.stream.set_deadline(LINGER_MS);
         // What was read goes back first: others have more use for the room. And no asking for room here,
         // since a full shard is just why many linger.
@@ -600,6 +638,9 @@ impl Connection {
             let (result, read) = self.stream.read(buffer).await;
             buffer = read;
             match result {
+                Ok(0) if is_cut && self.stream.now() < ends => {
+                    self.stream.leave(rt::sleep(LINGER_STEP)).await;
+                }
                 Ok(0) | Err(_) => return,
                 Ok(count) => left = left.saturating_sub(count),
             }

@@ -1,93 +1,148 @@
-//! Flags, settings, log, run: the only place that turns an error into an exit code.
+//! Flags, settings, log, run: the only place that prints, and that turns an error into an exit code.
 
 use std::error::Error;
-use std::io;
-use std::process::ExitCode;
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process;
 
+use argh::FromArgs;
 use indicatif::ProgressBar;
 use netwatch_server::command::{Command, Verify};
-use netwatch_server::config::{Config, Flags};
+use netwatch_server::config::{Config, ConfigError, Flags};
+use netwatch_server::verify::Verdict;
 use netwatch_server::{log, server, verify};
 use tracing::level_filters::LevelFilter;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() -> ExitCode {
-    let flags: Flags = argh::from_env();
+const NAME: &str = env!("CARGO_PKG_NAME");
+
+/// The exit code for flags that are not understood; for `verify`, also for what could not be checked.
+const MISUSE: i32 = 2;
+
+fn main() {
+    // Not by returning: threads that outlive `run` may still use what a normal exit tears down.
+    process::exit(match flags() {
+        Ok(flags) => run(&flags),
+        Err(code) => code,
+    })
+}
+
+/// The flags, or the exit code if they ask for no more than help.
+fn flags() -> Result<Flags, i32> {
+    let args: Vec<String> = std::env::args_os()
+        .skip(1)
+        .map(|arg| arg.to_string_lossy().into_owned())
+        .collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    Flags::from_args(&[NAME], &args).map_err(|exit| match exit.status {
+        Ok(()) => {
+            print(exit.output.trim_end());
+            0
+        }
+        Err(()) => {
+            complain(exit.output.trim_end());
+            MISUSE
+        }
+    })
+}
+
+fn run(flags: &Flags) -> i32 {
     if flags.version {
-        println!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
-        return ExitCode::SUCCESS;
+        print(format!("{NAME} {}", env!("CARGO_PKG_VERSION")));
+        return 0;
     }
-    let resolved = Config::resolve_with_sources(&flags, |name| std::env::var_os(name));
+    let resolved = Config::resolve_with_sources(flags, |name| std::env::var_os(name));
+    if let Some(Command::Verify(arguments)) = &flags.command {
+        let config = resolved.map(|(config, _)| config);
+        return verify(arguments, config) as i32;
+    }
     let (config, settings) = match resolved {
         Ok(resolved) => resolved,
         Err(error) => {
-            eprintln!("{}: {error}", env!("CARGO_PKG_NAME"));
-            return ExitCode::FAILURE;
+            complain(error);
+            return 1;
         }
     };
     if flags.check_config {
         for setting in settings {
-            println!("{setting}");
+            print(setting);
         }
-        return ExitCode::SUCCESS;
+        return 0;
     }
-    match &flags.command {
-        Some(Command::Verify(arguments)) => verify(arguments, &config),
-        None => serve(&config),
-    }
+    serve(&config)
 }
 
-fn serve(config: &Config) -> ExitCode {
+fn serve(config: &Config) -> i32 {
     let level = match config.debug {
         true => LevelFilter::DEBUG,
         false => LevelFilter::INFO,
     };
-    let log = log::install(config.log_format, level);
-    let code = match server::run(config) {
+    // Flushes what waits to be printed when it is dropped.
+    let _log = log::install(config.log_format, level);
+    match server::run(config) {
         Ok(()) => 0,
         Err(error) => {
             tracing::error!(error = %chain(&error), "ended");
             1
         }
-    };
-    drop(log);
-    // Not by returning: threads of a forced stop may still use what a normal exit tears down.
-    std::process::exit(code)
+    }
 }
 
-fn verify(arguments: &Verify, config: &Config) -> ExitCode {
-    let dir = arguments.dir.as_ref().unwrap_or(&config.data_dir);
-    // Hidden where standard error is no terminal.
-    let bar = ProgressBar::new(0);
-    let progress = |done: usize, of: usize| {
-        bar.set_length(of as u64);
-        bar.set_position(done as u64);
-    };
-    let outcome = match verify::run(dir, progress) {
-        Ok(outcome) => outcome,
-        Err(error) => {
-            eprintln!("{}: {}", env!("CARGO_PKG_NAME"), chain(&error));
-            return ExitCode::from(verify::Verdict::Unchecked as u8);
+fn verify(arguments: &Verify, config: Result<Config, ConfigError>) -> Verdict {
+    let dir: PathBuf = match (&arguments.dir, config) {
+        // A directory that is named needs no settings.
+        (Some(dir), _) => dir.clone(),
+        (None, Ok(config)) => config.data_dir,
+        (None, Err(error)) => {
+            complain(error);
+            return Verdict::Unchecked;
         }
     };
+    // Hidden where standard error is no terminal.
+    let bar = ProgressBar::new(0);
+    let checked = verify::run(&dir, |done, of| {
+        bar.set_length(of as u64);
+        bar.set_position(done as u64);
+    });
     bar.finish_and_clear();
+    let outcome = match checked {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            complain(chain(&error));
+            return Verdict::Unchecked;
+        }
+    };
     let mut out = io::stdout().lock();
     let printed = match arguments.json {
         true => verify::print::json(&outcome, &mut out),
         false => verify::print::table(&outcome, &mut out),
     };
+    if !is_taken(printed) {
+        return Verdict::Unchecked;
+    }
+    outcome.verdict()
+}
+
+fn print(line: impl Display) {
+    is_taken(writeln!(io::stdout().lock(), "{line}"));
+}
+
+fn complain(line: impl Display) {
+    // Where standard error is closed there is nobody left to tell.
+    let _ = writeln!(io::stderr().lock(), "{NAME}: {line}");
+}
+
+/// Whether output was taken, by a reader or by one who has seen enough and closed the pipe.
+fn is_taken(printed: io::Result<()>) -> bool {
     match printed {
-        // Whoever reads may have seen enough.
-        Ok(()) => ExitCode::from(outcome.verdict() as u8),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-            ExitCode::from(outcome.verdict() as u8)
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            complain(format!("cannot print: {error}"));
+            false
         }
-        Err(error) => {
-            eprintln!("{}: cannot print: {error}", env!("CARGO_PKG_NAME"));
-            ExitCode::from(verify::Verdict::Unchecked as u8)
-        }
+        _ => true,
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! first SIGTERM or SIGINT ─▶ every worker drains ─▶ all have ended ─▶ Ok
-//! second signal ──────────────────────────────────────────────────▶ RunError::Forced
+//! second signal ───────────────────────────────────────────────────▶ exit code 1, at once
 //! a worker ends by itself ─▶ the others drain ─▶ all have ended ───▶ RunError::Worker
 //! ```
 
@@ -13,6 +13,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
 use std::thread;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use futures_channel::oneshot;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity};
 use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
 use crate::config::{Config, Source};
@@ -71,8 +73,6 @@ pub enum RunError {
         /// Why.
         source: WorkerEnd,
     },
-    /// A second signal came while draining.
-    Forced,
 }
 
 /// Why a worker thread ended.
@@ -93,7 +93,6 @@ impl fmt::Display for RunError {
             Self::NoAddress => f.write_str("cannot listen on IPv4 or IPv6: there is neither"),
             Self::Setup { what, .. } => write!(f, "cannot set up {what}"),
             Self::Worker { core, .. } => write!(f, "worker of core {core} ended"),
-            Self::Forced => f.write_str("stopped by a second signal"),
         }
     }
 }
@@ -106,7 +105,7 @@ impl Error for RunError {
                 Some(source)
             }
             Self::Worker { source, .. } => Some(source),
-            Self::NoAddress | Self::Forced => None,
+            Self::NoAddress => None,
         }
     }
 }
@@ -143,7 +142,7 @@ enum Event {
 ///
 /// # Errors
 ///
-/// It could not start, a worker died, or a second signal cut the drain short.
+/// It could not start, or a worker died.
 pub fn run(config: &Config) -> Result<(), RunError> {
     let started_ms = worker::now().monotonic_ms;
     let (events, inbox) = mpsc::channel();
@@ -225,16 +224,22 @@ fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Sends an event for every signal, from a thread of its own.
+/// Sends an event at the first signal, from a thread of its own. A second one ends the process where it
+/// stands: nobody may be there to take an event, in recovery or behind a disk that does not answer.
 fn watch_signals(events: Sender<Event>) -> io::Result<()> {
+    let has_come = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        // In this order: the first signal finds the flag unset, then sets it.
+        flag::register_conditional_shutdown(signal, 1, Arc::clone(&has_come))?;
+        flag::register(signal, Arc::clone(&has_come))?;
+    }
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
     thread::Builder::new()
         .name("signals".to_owned())
         .spawn(move || {
-            for _ in signals.forever() {
-                if events.send(Event::Signal).is_err() {
-                    return;
-                }
+            if signals.forever().next().is_some() {
+                // The receiver is gone when `run` has ended by itself.
+                let _ = events.send(Event::Signal);
             }
         })?;
     Ok(())
@@ -336,7 +341,7 @@ impl Workers {
                 Ok(result) => result.map_err(WorkerEnd::Error),
                 Err(payload) => Err(WorkerEnd::Panicked(Panicked::from_payload(&*payload))),
             };
-            // The receiver is gone when a second signal has ended `run`.
+            // The receiver is gone when `run` could not start all workers.
             let _ = events.send(Event::Ended(core, end));
         };
         let thread = thread::Builder::new().name(format!("core-{core}"));
@@ -370,7 +375,6 @@ impl Workers {
         while self.running > 0 {
             match self.inbox.recv() {
                 Ok(Event::Ready) => (),
-                Ok(Event::Signal) if self.drains.is_empty() => return Err(RunError::Forced),
                 Ok(Event::Signal) => self.drain(),
                 Ok(Event::Ended(core, end)) => self.note_end(core, end),
                 Err(_) => break,

@@ -7,8 +7,8 @@
 //!                    on their connection; idle ones end    commit, the last seal
 //! ```
 //!
-//! A drain ends when no connection is left, at the latest after [`Setup::drain_ms`]; what is still open
-//! then is cut off. Nothing that was answered 2xx depends on it.
+//! A drain ends when no connection is left. After [`Setup::drain_ms`] those that wait for their client are
+//! cut off; those whose report is being committed are answered when it is, however long the disk takes.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -47,6 +47,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// During a drain a connection may stay idle this long, for the request that its client has sent.
 const DRAIN_IDLE_MS: TickMs = 1_000;
+
+/// How long a client may take for an answer that is ready only after a drain was to end.
+const CUT_OFF_MS: TickMs = 1_000;
 
 /// With `ACK=buffered` nobody waits for a commit: lines gather to a size that compresses and writes
 /// well, and a crash loses at most this much time.
@@ -194,6 +197,7 @@ impl Worker {
             shared: Rc::new(Shared::new(Parts {
                 connections,
                 shard,
+                core: setup.core,
                 ack: setup.ack,
                 deadlines: setup.deadlines,
                 held_bytes_max: setup.held_bytes_max,
@@ -242,7 +246,10 @@ impl Worker {
                 Either::Second(result) => result,
             };
             match waited.and_then(|()| self.accept_waiting(&listener, self.connections_max)) {
-                Ok(()) => is_exhausted = false,
+                Ok(()) => {
+                    let open = self.shared.connections.count();
+                    is_exhausted = is_exhausted && open >= self.connections_max;
+                }
                 Err(error) => {
                     if !is_exhausted {
                         let cause = error.to_string();
@@ -301,7 +308,7 @@ impl Worker {
         if drained.is_none() {
             let count = connections.count();
             tracing::warn!(core = self.core, count, "connections cut off");
-            connections.abort_all();
+            connections.abort_waits(CUT_OFF_MS);
             connections.empty().await;
         }
         self.shared.shard.borrow_mut().close();

@@ -238,6 +238,7 @@ impl Core {
         let shared = Rc::new(Shared::new(Parts {
             connections: Connections::new(),
             shard,
+            core: 0,
             ack: Ack::Durable,
             deadlines: Deadlines {
                 idle_ms: ms,

@@ -9,6 +9,7 @@
 //! wait_idle   no buffer is held: readiness only       late: woken, Idle::Late
 //! read        the buffer belongs to the ring          late: shutdown(SHUT_RD), then Ok(0)
 //! write_all   the buffer belongs to the ring          late: shutdown(SHUT_RDWR), then an error
+//! leave       the task waits for something else       never late
 //! ```
 //!
 //! The one unsafe line of the crate is here: a table entry keeps the number of a descriptor that its
@@ -28,8 +29,8 @@ use monoio::buf::{IoBufMut, SliceMut};
 use monoio::io::{AsyncReadRent, AsyncWriteRent, AsyncWriteRentExt};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, Shutdown, SocketFlags, SocketType, accept_with, bind, listen, shutdown,
-    socket_with, sockopt,
+    AddressFamily, RecvFlags, Shutdown, SocketFlags, SocketType, accept_with, bind, listen, recv,
+    shutdown, socket_with, sockopt,
 };
 use slab::Slab;
 
@@ -141,6 +142,8 @@ enum Wait {
     Idle,
     Read,
     Write,
+    /// Not for this socket.
+    Elsewhere,
 }
 
 struct Slot {
@@ -153,28 +156,38 @@ struct Slot {
 
 impl Slot {
     fn end_wait(&self) {
-        self.late.set(true);
-        let how = match self.wait.get() {
+        match self.wait.get() {
             Wait::Idle => {
+                self.late.set(true);
                 if let Some(waker) = self.idle_waker.borrow_mut().take() {
                     waker.wake();
                 }
-                return;
             }
-            Wait::Read => Shutdown::Read,
-            Wait::Write => Shutdown::Both,
-        };
-        self.shutdown(how);
+            Wait::Read => {
+                self.late.set(true);
+                self.shutdown(Shutdown::Read);
+            }
+            Wait::Write => {
+                self.late.set(true);
+                self.shutdown(Shutdown::Both);
+            }
+            Wait::Elsewhere => (),
+        }
     }
 
     fn shutdown(&self, how: Shutdown) {
-        // SAFETY: the descriptor is open for the length of this call. `Stream` owns it, takes its
-        // slot out of the table in `drop` before it closes it, and table, stream and this call all
-        // belong to one thread.
-        #[allow(unsafe_code)]
-        let socket = unsafe { BorrowedFd::borrow_raw(self.fd) };
         // ENOTCONN: the peer has reset the connection, and the operation ends by that.
-        let _ = shutdown(socket, how);
+        let _ = shutdown(self.socket(), how);
+    }
+
+    fn socket(&self) -> BorrowedFd<'_> {
+        // SAFETY: the descriptor is open for as long as the slot is in the table: `Stream` owns it,
+        // takes its slot out in `drop` before it closes it, and keeps the only other reference to the
+        // slot. Table and stream belong to one thread.
+        #[allow(unsafe_code)]
+        unsafe {
+            BorrowedFd::borrow_raw(self.fd)
+        }
     }
 }
 
@@ -185,6 +198,8 @@ pub struct Connections {
     now: Cell<TickMs>,
     /// No idle wait lasts longer than to here: [`TickMs::MAX`] until the core drains.
     idle_until: Cell<Option<TickMs>>,
+    /// From now on a wait lasts no longer than this.
+    wait_ms_max: Cell<Option<TickMs>>,
     emptied: RefCell<Option<Waker>>,
 }
 
@@ -223,11 +238,14 @@ impl Connections {
         self.idle_until.set(Some(until));
     }
 
-    /// Ends every read and write at once: their connections fail and close.
-    pub fn abort_all(&self) {
+    /// Ends every wait for a peer at once: those connections fail and close. The others, whose tasks
+    /// wait for something else, may still answer, but give their peers no more than `wait_ms_max`.
+    pub fn abort_waits(&self, wait_ms_max: TickMs) {
+        self.wait_ms_max.set(Some(wait_ms_max));
         for (_, slot) in self.slots.borrow().iter() {
-            slot.late.set(true);
-            slot.shutdown(Shutdown::Both);
+            if slot.wait.get() != Wait::Elsewhere {
+                slot.shutdown(Shutdown::Both);
+            }
             slot.end_wait();
         }
     }
@@ -288,6 +306,7 @@ impl Stream {
 
     /// Sets the deadline of what comes next: `after_ms` from the last tick.
     pub fn set_deadline(&self, after_ms: TickMs) {
+        let after_ms = after_ms.min(self.table.wait_ms_max.get().unwrap_or(TickMs::MAX));
         let deadline = self.table.now().saturating_add(after_ms);
         self.slot.deadline.set(deadline);
         self.slot.late.set(false);
@@ -340,6 +359,24 @@ impl Stream {
         self.slot.wait.set(Wait::Write);
         let (result, bytes) = self.socket.write_all(bytes).await;
         (result.map(|_| ()), bytes)
+    }
+
+    /// Waits for something else than this socket: no deadline ends that.
+    pub async fn leave<F: Future>(&self, elsewhere: F) -> F::Output {
+        self.slot.wait.set(Wait::Elsewhere);
+        elsewhere.await
+    }
+
+    /// Whether bytes have come that have not been read.
+    pub fn has_bytes(&self) -> bool {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let peeked = recv(self.slot.socket(), &mut [0; 1], flags);
+        peeked.is_ok_and(|(_, count)| count > 0)
+    }
+
+    /// The time of the last tick.
+    pub fn now(&self) -> TickMs {
+        self.table.now()
     }
 
     /// Tells the peer that nothing more will be sent (`shutdown(2)` with `SHUT_WR`).
