@@ -12,11 +12,12 @@
 //! file every [`Policy::probe_every`] until the disk takes it. An abandoned segment goes to `salvage`.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::error::Error;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
+use std::sync::mpsc::{SyncSender, TrySendError};
 use std::time::Duration;
 
 use crate::disk::{Dir, Disk};
@@ -27,12 +28,15 @@ use crate::segment::recover::PROBE_PREFIX;
 use crate::segment::writer::{
     self, Abandoned, Encoder, Reach, Then, WriteError, Writer, reserve_space,
 };
-use crate::shard::{Batch, Refusal, Shard, Step};
+use crate::shard::{Batch, Fate, Refusal, Shard, Step};
 use crate::time::Now;
 
 /// Bytes that a probe reserves and writes.
 const PROBE_RESERVE_BYTES: u64 = 1 << 20;
 const PROBE_WRITE_BYTES: usize = 4 << 10;
+
+/// Names of abandoned segments that are kept in mind: more than can be given up within a millisecond.
+const ABANDONED_MAX: usize = 64;
 
 /// How a core commits.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +62,8 @@ pub struct CommitLoop<D: Disk, C> {
     encoder: Encoder,
     scratch: Vec<u8>,
     open: Option<Writer<D>>,
+    /// The names of the last segments that were given up; at most [`ABANDONED_MAX`].
+    abandoned: VecDeque<String>,
     /// At most one seal runs beside the commits.
     sealing: Option<JoinHandle<Result<(), Panicked>>>,
 }
@@ -88,6 +94,7 @@ where
             encoder,
             scratch: Vec::new(),
             open: None,
+            abandoned: VecDeque::new(),
             sealing: None,
         }
     }
@@ -98,11 +105,11 @@ where
         loop {
             match self.next_step().await {
                 Step::Commit(batch) => self.commit(batch).await,
-                Step::Seal => self.seal_open().await,
+                Step::Seal => self.seal().await,
                 Step::Stop => break,
             }
         }
-        self.seal_open().await;
+        self.seal().await;
         self.finish_seal().await;
     }
 
@@ -111,8 +118,7 @@ where
             let now_ms = (self.clock)().monotonic_ms;
             let (step, is_refusing) = {
                 let mut shard = self.shard.borrow_mut();
-                let is_refusing = shard.check_gate().is_err() && !shard.has_waiting();
-                (shard.next_step(now_ms), is_refusing)
+                (shard.next_step(now_ms), shard.awaits_probe())
             };
             let due = match step {
                 Ok(step) => return step,
@@ -135,24 +141,33 @@ where
 
     async fn commit(&mut self, batch: Batch) {
         let core = self.policy.core;
-        self.health.begin_commit(core, (self.clock)().monotonic_ms);
+        self.health.begin_write(core, (self.clock)().monotonic_ms);
         let result = self.try_commit(&batch).await;
-        self.health.end_commit(core);
-        let result = match result {
+        self.health.end_write(core);
+        let error = match result {
             Ok(()) => {
                 self.report_accepting();
-                Ok(())
+                self.shard.borrow_mut().end_commit(batch, Ok(()));
+                return;
             }
-            Err(error) => {
-                let why = refusal(&error);
-                let lines = batch.lines;
-                let cause = error.source().map(ToString::to_string);
-                tracing::error!(core, lines, ?why, error = %error, cause, "batch refused");
-                self.health.refuse(core, why);
-                Err(why)
-            }
+            Err(error) => error,
         };
-        self.shard.borrow_mut().end_commit(batch, result);
+        let (why, lines) = (refusal(&error), batch.lines);
+        if self.shard.borrow().check_gate() != Err(Refusal::Draining) {
+            self.health.refuse(core, why);
+        }
+        let cause = error.source().map(ToString::to_string);
+        match self.shard.borrow_mut().end_commit(batch, Err(why)) {
+            Fate::Settled => {
+                tracing::error!(core, lines, ?why, error = %error, cause, "batch refused");
+            }
+            Fate::Kept => {
+                tracing::warn!(core, lines, ?why, error = %error, cause, "batch to be tried again");
+            }
+            Fate::Lost => {
+                tracing::error!(core, lines, ?why, error = %error, cause, "reports lost");
+            }
+        }
     }
 
     async fn try_commit(&mut self, batch: &Batch) -> Result<(), WriteError> {
@@ -199,10 +214,14 @@ where
     }
 
     async fn create(&mut self, batch: &Batch) -> Result<Writer<D>, WriteError> {
-        let first = SegmentName {
+        let mut first = SegmentName {
             time: batch.first,
             core: self.policy.core,
         };
+        // Salvage knows a segment by its name: one that it may still have to do with is not used again.
+        while self.abandoned.contains(&first.to_string()) {
+            first = first.next();
+        }
         let segment = Writer::create(&*self.disk, &mut self.encoder, first).await?;
         if self.policy.reach == Reach::Durable
             && let Err(error) = segment.sync_name(&*self.disk).await
@@ -213,9 +232,12 @@ where
         Ok(segment)
     }
 
-    async fn seal_open(&mut self) {
+    async fn seal(&mut self) {
         if let Some(segment) = self.open.take() {
+            let core = self.policy.core;
+            self.health.begin_write(core, (self.clock)().monotonic_ms);
             self.end_and_seal(segment).await;
+            self.health.end_write(core);
         }
     }
 
@@ -232,7 +254,7 @@ where
         }
     }
 
-    /// Moves an ended segment up while the next commits go on: nobody waits for it.
+    /// Moves an ended segment up while the next commits go on. Waits for the seal before it.
     async fn seal_beside(&mut self, segment: Writer<D>) {
         self.finish_seal().await;
         let disk = Rc::clone(&self.disk);
@@ -265,6 +287,10 @@ where
     }
 
     fn abandon(&mut self, abandoned: Abandoned) {
+        if self.abandoned.len() == ABANDONED_MAX {
+            self.abandoned.pop_front();
+        }
+        self.abandoned.push_back(abandoned.name.clone());
         hand_over(&self.salvage, abandoned);
     }
 
@@ -283,12 +309,19 @@ where
 
     /// Tries whether the disk would take a segment, and opens the gate if it would.
     async fn probe(&self) {
-        if let Err(error) = self.try_probe().await {
-            let cause = error.to_string();
-            tracing::debug!(core = self.policy.core, cause, "the disk still refuses");
-            // The reason may have changed, from failing to full.
-            let why = refusal_of(&error);
-            self.health.refuse(self.policy.core, why);
+        let probed = self.try_probe().await;
+        if self.shard.borrow().check_gate() == Err(Refusal::Draining) {
+            return;
+        }
+        if let Err(error) = probed {
+            let (core, why, cause) = (self.policy.core, refusal_of(&error), error.to_string());
+            let was = self.shard.borrow().check_gate();
+            if was == Err(why) {
+                tracing::debug!(core, ?why, cause, "the disk still refuses a probe file");
+            } else {
+                tracing::warn!(core, ?why, cause, "the disk refuses a probe file");
+            }
+            self.health.refuse(core, why);
             self.shard.borrow_mut().refuse(why);
             return;
         }
@@ -339,6 +372,7 @@ fn log_failed_seal(core: CoreIndex, error: &WriteError) {
 fn hand_over(salvage: &SyncSender<Abandoned>, abandoned: Abandoned) {
     if let Err(error) = salvage.try_send(abandoned) {
         // It stays in `.open`, whole up to its last commit; the next start closes it.
-        tracing::warn!(cause = %error, "no room to note an abandoned segment");
+        let (TrySendError::Full(segment) | TrySendError::Disconnected(segment)) = &error;
+        tracing::warn!(name = segment.name, cause = %error, "segment left to the next start");
     }
 }

@@ -1,6 +1,6 @@
 //! Whether reports are being accepted, core by core, and why not.
 //!
-//! Written by each core when its state changes and around each commit, read by whoever answers a health
+//! Written by each core when its state changes and around each commit and seal, read by whoever answers a health
 //! check. Atomics, each on its core's own cache line: no core waits for another.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use crate::segment::name::CoreIndex;
 use crate::shard::Refusal;
 
-/// A commit that takes longer than this is stuck: the disk does not answer.
-pub const COMMIT_STUCK_MS: u64 = 5_000;
+/// A commit or seal that takes longer than this is stuck: the disk does not answer.
+pub const WRITE_STUCK_MS: u64 = 5_000;
 
 /// What a core says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub enum Verdict {
     Accepting,
     /// Reports are refused.
     Refusing(Refusal),
-    /// A commit has been under way for this long.
+    /// A commit or seal has been under way for this long.
     Stuck {
         /// Milliseconds.
         since_ms: u64,
@@ -36,8 +36,8 @@ pub struct Health {
 struct CoreHealth {
     /// 0: accepting; else 1 + the index of the refusal in `REFUSALS`.
     refusal: AtomicU8,
-    /// When the commit under way began, on the monotonic clock; 0: none is.
-    commit_began_ms: AtomicU64,
+    /// When the commit or seal under way began, on the monotonic clock; 0: none is.
+    write_began_ms: AtomicU64,
 }
 
 const REFUSALS: [Refusal; 4] = [
@@ -71,15 +71,15 @@ impl Health {
         self.core(core).refusal.store(index + 1, Relaxed);
     }
 
-    /// The core begins a commit.
-    pub fn begin_commit(&self, core: CoreIndex, now_ms: u64) {
-        let began = &self.core(core).commit_began_ms;
+    /// The core begins a commit or a seal.
+    pub fn begin_write(&self, core: CoreIndex, now_ms: u64) {
+        let began = &self.core(core).write_began_ms;
         began.store(now_ms.max(1), Relaxed);
     }
 
-    /// The core's commit has ended, whatever came of it.
-    pub fn end_commit(&self, core: CoreIndex) {
-        self.core(core).commit_began_ms.store(0, Relaxed);
+    /// The core's commit or seal has ended, whatever came of it.
+    pub fn end_write(&self, core: CoreIndex) {
+        self.core(core).write_began_ms.store(0, Relaxed);
     }
 
     /// What each core says, by index.
@@ -89,10 +89,10 @@ impl Health {
             if refusal > 0 {
                 return Verdict::Refusing(REFUSALS[refusal - 1]);
             }
-            match core.commit_began_ms.load(Relaxed) {
+            match core.write_began_ms.load(Relaxed) {
                 0 => Verdict::Accepting,
                 began => match now_ms.saturating_sub(began) {
-                    since_ms if since_ms > COMMIT_STUCK_MS => Verdict::Stuck { since_ms },
+                    since_ms if since_ms > WRITE_STUCK_MS => Verdict::Stuck { since_ms },
                     _ => Verdict::Accepting,
                 },
             }
@@ -114,14 +114,14 @@ mod tests {
             assert_eq!(verdicts(0), [Verdict::Accepting, Verdict::Refusing(why)]);
         }
         health.accept(1);
-        health.begin_commit(0, 10);
-        assert_eq!(verdicts(10 + COMMIT_STUCK_MS), [Verdict::Accepting; 2]);
-        let since_ms = COMMIT_STUCK_MS + 1;
+        health.begin_write(0, 10);
+        assert_eq!(verdicts(10 + WRITE_STUCK_MS), [Verdict::Accepting; 2]);
+        let since_ms = WRITE_STUCK_MS + 1;
         assert_eq!(
             verdicts(10 + since_ms),
             [Verdict::Stuck { since_ms }, Verdict::Accepting]
         );
-        health.end_commit(0);
+        health.end_write(0);
         assert_eq!(verdicts(10 + since_ms), [Verdict::Accepting; 2]);
     }
 }

@@ -8,15 +8,19 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use tracing::Level;
+
 use crate::disk::{Dir, Disk, Entry, Fs, block_on};
 use crate::segment::recover::{RecoverError, Recovered, recover_entry, salvage};
 use crate::segment::writer::Abandoned;
 
-/// Abandoned segments that may wait; one more is left to the next start.
+/// Abandoned segments that may wait to be noted, and that may wait for another try; one more is left to
+/// the next start.
 pub const QUEUE_MAX: usize = 64;
 
-/// How long to wait before the disk is tried again.
-const RETRY_EVERY: Duration = Duration::from_secs(1);
+/// How long to wait before the disk is tried again, and how long at most when it goes on failing.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+const RETRY_LAST: Duration = Duration::from_secs(60);
 
 /// Recovers every entry of `.open`; none of them has a writer yet. Returns those that the disk would
 /// not let go of.
@@ -31,7 +35,7 @@ pub fn recover_all(fs: &Fs) -> io::Result<Vec<Entry>> {
         match block_on(recover_entry(fs, &entry)) {
             Ok(recovered) => log(&entry.name, &recovered),
             Err(error) => {
-                log_failure(&error);
+                log_failure(&error, Level::WARN);
                 left.push(entry);
             }
         }
@@ -61,40 +65,67 @@ enum Task {
 
 fn run(fs: &Fs, left: Vec<Entry>, abandoned: &Receiver<Abandoned>) {
     let mut tasks: Vec<Task> = left.into_iter().map(Task::Left).collect();
+    let mut wait = RETRY_FIRST;
     loop {
-        let received = if tasks.is_empty() {
-            abandoned.recv().map_err(RecvTimeoutError::from)
-        } else {
-            abandoned.recv_timeout(RETRY_EVERY)
+        let received = match tasks.is_empty() {
+            true => abandoned.recv().map_err(RecvTimeoutError::from),
+            false => abandoned.recv_timeout(wait),
         };
-        let is_last = match received {
+        match received {
             Ok(segment) => {
-                tasks.push(Task::Abandoned(segment));
-                false
+                let task = Task::Abandoned(segment);
+                if !try_task(fs, &task, Level::WARN) {
+                    wait = RETRY_FIRST;
+                    keep(&mut tasks, task);
+                }
             }
-            Err(RecvTimeoutError::Timeout) => false,
-            Err(RecvTimeoutError::Disconnected) => true,
-        };
-        tasks.retain(|task| !try_task(fs, task));
-        if is_last {
-            return;
+            Err(RecvTimeoutError::Timeout) => {
+                let before = tasks.len();
+                // It has been said once.
+                tasks.retain(|task| !try_task(fs, task, Level::DEBUG));
+                wait = match tasks.len() < before {
+                    true => RETRY_FIRST,
+                    false => RETRY_LAST.min(wait * 2),
+                };
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                tasks.retain(|task| !try_task(fs, task, Level::WARN));
+                return;
+            }
         }
     }
 }
 
-/// Whether the task is done.
-fn try_task(fs: &Fs, task: &Task) -> bool {
-    let (name, result) = match task {
-        Task::Left(entry) => (&entry.name, block_on(recover_entry(fs, entry))),
-        Task::Abandoned(abandoned) => (&abandoned.name, block_on(salvage(fs, abandoned))),
+fn keep(tasks: &mut Vec<Task>, task: Task) {
+    if tasks.len() < QUEUE_MAX {
+        tasks.push(task);
+    } else {
+        tracing::warn!(name = task.name(), "segment left to the next start");
+    }
+}
+
+impl Task {
+    fn name(&self) -> &str {
+        match self {
+            Task::Left(entry) => &entry.name,
+            Task::Abandoned(abandoned) => &abandoned.name,
+        }
+    }
+}
+
+/// Whether the task is done. A failure is logged at this level.
+fn try_task(fs: &Fs, task: &Task, level: Level) -> bool {
+    let result = match task {
+        Task::Left(entry) => block_on(recover_entry(fs, entry)),
+        Task::Abandoned(abandoned) => block_on(salvage(fs, abandoned)),
     };
     match result {
         Ok(recovered) => {
-            log(name, &recovered);
+            log(task.name(), &recovered);
             true
         }
         Err(error) => {
-            log_failure(&error);
+            log_failure(&error, level);
             false
         }
     }
@@ -107,22 +138,22 @@ fn log(found: &str, recovered: &Recovered) {
             lines,
             text_bytes,
             cut_bytes,
-            copy: None,
+            tail: None,
         } => tracing::info!(name, lines, text_bytes, cut_bytes, "segment recovered"),
         Recovered::Sealed {
             name,
             lines,
             text_bytes,
             cut_bytes,
-            copy: Some((copy, what)),
+            tail: Some((tail, what)),
         } => tracing::warn!(
             name,
             lines,
             text_bytes,
             cut_bytes,
             what,
-            copy,
-            "segment recovered in part, the file as found is in .corrupt"
+            tail,
+            "segment recovered, what was cut off is in .corrupt"
         ),
         Recovered::Removed { bytes } => {
             tracing::info!(name = found, bytes, "segment without a line removed");
@@ -130,13 +161,19 @@ fn log(found: &str, recovered: &Recovered) {
         Recovered::SetAside { name, what } => {
             tracing::error!(name, what, "file of .open moved to .corrupt");
         }
+        Recovered::Left => {
+            tracing::warn!(
+                name = found,
+                "file of .open left alone, its name is not UTF-8"
+            );
+        }
         Recovered::Gone => {
             tracing::info!(name = found, "segment had been moved, its name is synced")
         }
     }
 }
 
-fn log_failure(error: &RecoverError) {
+fn log_failure(error: &RecoverError, level: Level) {
     let mut causes = Vec::new();
     let mut next = error.source();
     while let Some(cause) = next {
@@ -144,5 +181,10 @@ fn log_failure(error: &RecoverError) {
         next = cause.source();
     }
     let cause = causes.join(": ");
-    tracing::warn!(error = %error, cause, "segment not recovered, to be tried again");
+    match level {
+        Level::WARN => {
+            tracing::warn!(error = %error, cause, "segment not recovered, to be tried again");
+        }
+        _ => tracing::debug!(error = %error, cause, "segment still not recovered"),
+    }
 }

@@ -12,6 +12,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
@@ -49,7 +50,12 @@ pub enum RunError {
     /// The data directory cannot be used.
     Open(OpenError),
     /// `.open` cannot be listed.
-    Recover(io::Error),
+    Recover {
+        /// The data directory.
+        root: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// An address cannot be listened on.
     Bind {
         /// Which.
@@ -88,7 +94,7 @@ impl fmt::Display for RunError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Open(_) => f.write_str("cannot use the data directory"),
-            Self::Recover(_) => f.write_str("cannot list .open in the data directory"),
+            Self::Recover { root, .. } => write!(f, "cannot list .open in {}", root.display()),
             Self::Bind { address, .. } => write!(f, "cannot listen on {address}"),
             Self::NoAddress => f.write_str("cannot listen on IPv4 or IPv6: there is neither"),
             Self::Setup { what, .. } => write!(f, "cannot set up {what}"),
@@ -101,9 +107,9 @@ impl Error for RunError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Open(source) => Some(source),
-            Self::Recover(source) | Self::Bind { source, .. } | Self::Setup { source, .. } => {
-                Some(source)
-            }
+            Self::Recover { source, .. }
+            | Self::Bind { source, .. }
+            | Self::Setup { source, .. } => Some(source),
             Self::Worker { source, .. } => Some(source),
             Self::NoAddress => None,
         }
@@ -148,7 +154,10 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     let (events, inbox) = mpsc::channel();
     watch_signals(events.clone()).map_err(setup_error("signals"))?;
     let fs = Fs::lock(&config.data_dir).map_err(RunError::Open)?;
-    let left = salvage::recover_all(&fs).map_err(RunError::Recover)?;
+    let left = salvage::recover_all(&fs).map_err(|source| RunError::Recover {
+        root: fs.root().to_owned(),
+        source,
+    })?;
     let cpus = cpus().map_err(setup_error("the CPUs"))?;
     let count = config.workers.unwrap_or(cpus.len()).min(cpus.len());
     let sockets = bind_all(config, count)?;
@@ -336,13 +345,16 @@ impl Workers {
         let core = setup.core;
         let work = move || {
             let ready = || drop(events.send(Event::Ready));
-            let worked = catch_unwind(AssertUnwindSafe(|| worker::run(setup, ready, drained)));
-            let end = match worked {
-                Ok(result) => result.map_err(WorkerEnd::Error),
-                Err(payload) => Err(WorkerEnd::Panicked(Panicked::from_payload(&*payload))),
-            };
             // The receiver is gone when `run` could not start all workers.
-            let _ = events.send(Event::Ended(core, end));
+            let end = |end| drop(events.send(Event::Ended(core, end)));
+            let ended = |result: Result<(), WorkerError>| end(result.map_err(WorkerEnd::Error));
+            let worked = catch_unwind(AssertUnwindSafe(|| {
+                worker::run(setup, ready, drained, ended);
+            }));
+            if let Err(payload) = worked {
+                let panicked = Panicked::from_payload(&*payload);
+                end(Err(WorkerEnd::Panicked(panicked)));
+            }
         };
         let thread = thread::Builder::new().name(format!("core-{core}"));
         thread.spawn(work).map_err(setup_error("a worker thread"))?;

@@ -120,6 +120,17 @@ pub enum Step {
     Stop,
 }
 
+/// What became of a batch whose commit has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Its clients know how it ended.
+    Settled,
+    /// Its clients have had their answer before: it is held for another try.
+    Kept,
+    /// Its clients have had their answer before, and there will be no other try.
+    Lost,
+}
+
 /// The segment that the gathering lines will go to.
 #[derive(Clone, Copy, Debug)]
 struct Planned {
@@ -313,6 +324,9 @@ impl Shard {
     ///
     /// Nothing is to be done now.
     pub fn next_step(&mut self, monotonic_ms: u64) -> Result<Step, Option<u64>> {
+        if self.awaits_probe() {
+            return Err(None);
+        }
         if !self.seal_pending
             && let Some(batch) = self.queue.pop_front()
         {
@@ -351,12 +365,22 @@ impl Shard {
         Err(segment_due)
     }
 
-    /// Tells every ticket of the batch how its commit ended, and sets the gate by it.
-    pub fn end_commit(&mut self, mut batch: Batch, result: Result<(), Refusal>) {
-        self.held_bytes -= batch.text.len() as u64;
+    /// Tells every ticket of the batch how its commit ended, and sets the gate by it. Lines that were
+    /// answered before their commit are kept after a failure, for another try in another segment.
+    pub fn end_commit(&mut self, mut batch: Batch, result: Result<(), Refusal>) -> Fate {
         for key in batch.tickets.drain(..) {
             self.settle(key, result);
         }
+        if let (Err(why), Gather::Until { .. }) = (result, self.limits.gather)
+            && self.gate != Gate::Closed
+        {
+            self.refuse(why);
+            // Its segment has ended; what followed in the plan follows still.
+            self.seal_pending = false;
+            self.queue.push_front(batch);
+            return Fate::Kept;
+        }
+        self.held_bytes -= batch.text.len() as u64;
         match result {
             Ok(()) => self.accept(),
             Err(why) => {
@@ -379,6 +403,10 @@ impl Shard {
         batch.then = Then::KeepOpen;
         if self.spare.len() < SPARE_MAX {
             self.spare.push(batch);
+        }
+        match (result, self.limits.gather) {
+            (Err(_), Gather::Until { .. }) => Fate::Lost,
+            _ => Fate::Settled,
         }
     }
 
@@ -418,9 +446,12 @@ impl Shard {
         self.held_bytes
     }
 
-    /// Whether anything waits for a commit; batches that are out for one do not count.
-    pub fn has_waiting(&self) -> bool {
-        !self.queue.is_empty() || self.gathering.lines > 0
+    /// Whether nothing is to be done before the disk is known to take writes again. Lines whose clients
+    /// wait are tried without: they are refused, or show that it does.
+    pub fn awaits_probe(&self) -> bool {
+        let is_waited_for = self.limits.gather == Gather::WhileDiskIsBusy;
+        let has_waiting = !self.queue.is_empty() || self.gathering.lines > 0;
+        matches!(self.gate, Gate::Refusing(_)) && !(is_waited_for && has_waiting)
     }
 
     /// Ready when the shard may have a new [`Step`]: since the last time this was ready.

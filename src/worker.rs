@@ -12,6 +12,7 @@
 
 use std::cell::RefCell;
 use std::fmt;
+use std::future::pending;
 use std::io;
 use std::net::TcpListener;
 use std::rc::Rc;
@@ -149,21 +150,37 @@ pub fn now() -> Now {
 }
 
 /// Runs a core on this thread until `drain` is sent or dropped, then drains it. `ready` is called once
-/// everything is set up.
+/// everything is set up, `ended` with how it came out: that the core could not be set up, or that one of
+/// its main tasks panicked.
 ///
-/// # Errors
-///
-/// The core could not be set up, or one of its main tasks panicked.
+/// After a panic this does not return: the ring may still be reading from and writing to buffers that end
+/// with it, and the process is about to.
 pub fn run(
     setup: Setup,
     ready: impl FnOnce(),
     drain: oneshot::Receiver<()>,
-) -> Result<(), WorkerError> {
+    ended: impl FnOnce(Result<(), WorkerError>),
+) {
     let mut cpus = CpuSet::new();
     cpus.set(setup.cpu);
-    sched_setaffinity(None, &cpus).map_err(|error| setup_error("the CPU")(error.into()))?;
-    rt::run(setup.driver, || Worker::start_and_run(setup, ready, drain))
-        .map_err(setup_error("the runtime"))?
+    if let Err(error) = sched_setaffinity(None, &cpus) {
+        return ended(Err(setup_error("the CPU")(error.into())));
+    }
+    let driver = setup.driver;
+    let mut ended = Some(ended);
+    let ran = rt::run(driver, || async {
+        let result = Worker::start_and_run(setup, ready, drain).await;
+        let has_panicked = matches!(result, Err(WorkerError::Commit(_) | WorkerError::Task(..)));
+        if let Some(ended) = ended.take() {
+            ended(result);
+        }
+        if has_panicked {
+            pending::<()>().await;
+        }
+    });
+    if let (Err(error), Some(ended)) = (ran, ended) {
+        ended(Err(setup_error("the runtime")(error)));
+    }
 }
 
 struct Worker {
@@ -341,9 +358,9 @@ fn shard_limits(setup: &Setup) -> Limits {
 type CoreCommitLoop = CommitLoop<CoreDisk, fn() -> Now>;
 
 fn commit_loop(setup: &Setup, shard: Rc<RefCell<Shard>>) -> Result<CoreCommitLoop, WorkerError> {
-    let helper_name = format!("disk-{}", setup.core);
-    let disk = CoreDisk::start(setup.fs.clone(), setup.driver, helper_name);
-    let disk = disk.map_err(setup_error("the helper thread"))?;
+    let thread_name = format!("disk-{}", setup.core);
+    let disk = CoreDisk::start(setup.fs.clone(), setup.driver, thread_name);
+    let disk = disk.map_err(setup_error("the blocking thread"))?;
     let encoder = Encoder::new(setup.level).map_err(setup_error("the encoder"))?;
     let policy = Policy {
         core: setup.core,

@@ -121,7 +121,7 @@ mod tests {
             expected("\"disk_full\"", "\"disk_full\"", "\"error\""),
         );
         state.accept(1);
-        state.begin_commit(1, 1);
+        state.begin_write(1, 1);
         check(
             StatusCode::SERVICE_UNAVAILABLE,
             expected("\"disk_stuck\"", "\"disk_stuck\"", "\"error\""),

@@ -1,7 +1,7 @@
 //! The data directory as a core uses it: nothing here blocks the core.
 //!
 //! Writes and data syncs, which every commit has, are operations of the core's ring; on epoll, and for
-//! all other calls, they run on the core's helper thread.
+//! all other calls, they run on the core's blocking thread.
 
 use std::fs::File;
 use std::io;
@@ -10,13 +10,13 @@ use std::sync::Arc;
 use super::fs::reserve_now;
 use super::{Dir, Disk, Entry, Fs, block_on};
 use crate::rt::Driver;
+use crate::rt::blocking::BlockingThread;
 use crate::rt::file::RingFile;
-use crate::rt::helper::Helper;
 
 /// [`Fs`] for the commit loop of one core.
 pub struct CoreDisk {
     fs: Fs,
-    helper: Helper,
+    blocking: BlockingThread,
     driver: Driver,
 }
 
@@ -27,27 +27,27 @@ pub struct CoreFile {
 }
 
 impl CoreDisk {
-    /// Starts the helper thread.
+    /// Starts the blocking thread.
     ///
     /// # Errors
     ///
     /// No thread can be made.
-    pub fn start(fs: Fs, driver: Driver, helper_name: String) -> io::Result<CoreDisk> {
+    pub fn start(fs: Fs, driver: Driver, thread_name: String) -> io::Result<CoreDisk> {
         Ok(CoreDisk {
             fs,
-            helper: Helper::start(helper_name)?,
+            blocking: BlockingThread::start(thread_name)?,
             driver,
         })
     }
 
-    /// Runs a blocking call of [`Fs`] on the helper thread.
+    /// Runs a blocking call of [`Fs`] on the blocking thread.
     async fn call<T, C>(&self, call: C) -> io::Result<T>
     where
         T: Send + 'static,
         C: FnOnce(&Fs) -> io::Result<T> + Send + 'static,
     {
         let fs = self.fs.clone();
-        self.helper.run(move || call(&fs)).await?
+        self.blocking.run(move || call(&fs)).await?
     }
 
     async fn call_on<T, C>(&self, file: &CoreFile, call: C) -> io::Result<T>
@@ -56,7 +56,7 @@ impl CoreDisk {
         C: FnOnce(&File) -> io::Result<T> + Send + 'static,
     {
         let file = Arc::clone(&file.file);
-        self.helper.run(move || call(&file)).await?
+        self.blocking.run(move || call(&file)).await?
     }
 
     fn file(&self, file: File) -> io::Result<CoreFile> {
@@ -92,7 +92,7 @@ impl Disk for CoreDisk {
 
     async fn read_at(&self, file: &CoreFile, bytes: Vec<u8>, offset: u64) -> io::Result<Vec<u8>> {
         let (fs, file) = (self.fs.clone(), Arc::clone(&file.file));
-        self.helper
+        self.blocking
             .run(move || block_on(fs.read_at(&file, bytes, offset)))
             .await?
     }
@@ -113,7 +113,7 @@ impl Disk for CoreDisk {
         }
         let (fs, file) = (self.fs.clone(), Arc::clone(&file.file));
         let call = move || block_on(fs.write_all_at(&file, bytes, offset));
-        match self.helper.run(call).await {
+        match self.blocking.run(call).await {
             Ok(done) => done,
             // The call kept the buffer.
             Err(error) => (Err(error), Vec::new()),

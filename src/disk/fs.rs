@@ -145,8 +145,7 @@ impl Fs {
         &self.shared.root
     }
 
-    /// The path of a name in it, for messages and for readers.
-    pub fn path(&self, dir: Dir, name: &str) -> PathBuf {
+    fn path(&self, dir: Dir, name: &str) -> PathBuf {
         self.dir_path(dir).join(name)
     }
 
@@ -211,8 +210,9 @@ impl Fs {
             let entry = entry?;
             let name = entry.file_name();
             let kind = match name.to_str() {
+                None => EntryKind::Unnamable,
                 Some(_) if entry.file_type()?.is_file() => EntryKind::File,
-                _ => EntryKind::Other,
+                Some(_) => EntryKind::Other,
             };
             entries.push(Entry {
                 name: name.to_string_lossy().into_owned(),
@@ -240,8 +240,9 @@ pub(super) fn reserve_now(file: &File, offset: u64, len: u64) -> io::Result<()> 
 /// Makes a directory and the missing ones above it, each one's name durable.
 fn create_dir_durably(path: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(DIR_MODE).create(path) {
+        // Whoever made it before may not have synced its name.
         Ok(()) => (),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => (),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let above = path.parent().ok_or(error)?;
             create_dir_durably(above)?;
@@ -254,7 +255,11 @@ fn create_dir_durably(path: &Path) -> io::Result<()> {
         Some(above) => above,
         None => return Ok(()),
     };
-    File::open(above)?.sync_all()
+    match File::open(above).and_then(|above| above.sync_all()) {
+        // A directory that is not ours to read is not ours to sync: its owner has made the one in it.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        result => result,
+    }
 }
 
 impl Disk for Fs {

@@ -59,10 +59,11 @@ pub enum EntryKind {
     File,
     /// Anything else: a directory, a symbolic link, a socket.
     Other,
+    /// Anything whose name is not UTF-8; the name in the entry has replacement characters.
+    Unnamable,
 }
 
-/// A directory entry. Names that are not UTF-8 are spelled with replacement characters and kind
-/// [`EntryKind::Other`], since no file of ours has such a name.
+/// A directory entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The name, without its directory.

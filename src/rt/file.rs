@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 
 /// A file whose writes and syncs are operations of this core's ring. On epoll the same calls would
-/// block the core: `disk` uses the helper thread there.
+/// block the core: `disk` uses the blocking thread there.
 #[derive(Debug)]
 pub struct RingFile {
     file: monoio::fs::File,

@@ -1,8 +1,8 @@
 //! The runtime of one core: the only place that knows monoio.
 //!
 //! Owns: choosing the driver, tasks, sleeping ([`run`], [`spawn`], [`sleep`]), sockets with deadlines
-//! ([`net`]), writes to files ([`file`]), and the helper thread for what must not block a core
-//! ([`helper`]). Kept thin, so that another completion-based runtime can take monoio's place.
+//! ([`net`]), writes to files ([`file`]), and the blocking thread for what must not block a core
+//! ([`blocking`]). Kept thin, so that another completion-based runtime can take monoio's place.
 //!
 //! What monoio 0.2.4 makes a rule here:
 //!
@@ -13,8 +13,8 @@
 //! - A panic in a task would unwind the whole core, so every task runs inside [`catch_panic`].
 //! - Dropping the runtime does not wait for file operations: `main` drains them, then exits.
 
+pub mod blocking;
 pub mod file;
-pub mod helper;
 pub mod net;
 
 use std::any::Any;
@@ -33,7 +33,8 @@ pub use monoio::task::JoinHandle;
 
 /// Submission queue entries; monoio submits early when they are used up.
 const RING_ENTRIES: u32 = 4096;
-/// Completion queue entries: room for two operations of each of 16,384 connections.
+/// Completion queue entries: room for one operation of each of 32,768 connections; the kernel keeps more
+/// than fit, at some cost.
 const RING_COMPLETIONS: u32 = 32_768;
 
 /// How a core waits for its sockets and files.
@@ -41,7 +42,7 @@ const RING_COMPLETIONS: u32 = 32_768;
 pub enum Driver {
     /// `io_uring(7)`.
     IoUring,
-    /// `epoll(7)` for sockets, and the helper thread for files.
+    /// `epoll(7)` for sockets, and the blocking thread for files.
     Epoll,
 }
 

@@ -196,7 +196,7 @@ impl Slot {
 pub struct Connections {
     slots: RefCell<Slab<Rc<Slot>>>,
     now: Cell<TickMs>,
-    /// No idle wait lasts longer than to here: [`TickMs::MAX`] until the core drains.
+    /// No idle wait lasts longer than to here, once the core drains.
     idle_until: Cell<Option<TickMs>>,
     /// From now on a wait lasts no longer than this.
     wait_ms_max: Cell<Option<TickMs>>,

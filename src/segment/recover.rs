@@ -4,7 +4,7 @@
 //! list ─▶ not a segment of ours ──────────────────────────▶ set aside in .corrupt
 //!     └─▶ scan ─▶ no whole line ─▶ nothing else in it ────▶ removed
 //!              │              └────▶ not understood ────────▶ set aside in .corrupt
-//!              ├▶ not understood to the end ─▶ copy in .corrupt, then as below
+//!              ├▶ not understood to the end ─▶ its tail copied to .corrupt, then as below
 //!              └▶ cut after the last whole line ─▶ end the frame ─▶ sync ─▶ move up
 //! ```
 //!
@@ -14,8 +14,7 @@
 
 use std::fmt;
 use std::io;
-
-use rustix::io::Errno;
+use std::ops::Range;
 
 use super::LAST_BLOCK;
 use super::frame::{Ending, Scan, checksum_bytes, scan};
@@ -42,8 +41,8 @@ pub enum Recovered {
         text_bytes: u64,
         /// Bytes cut off its end.
         cut_bytes: u64,
-        /// Where the file as it was found is kept, if it was not understood to its end, and why.
-        copy: Option<(String, &'static str)>,
+        /// The name in `.corrupt` of what was cut off, if that was not understood, and why it was not.
+        tail: Option<(String, &'static str)>,
     },
     /// Removed: there was no whole line in it.
     Removed {
@@ -59,6 +58,8 @@ pub enum Recovered {
     },
     /// It had been moved or removed before, by a try that could not sync the names. They are synced now.
     Gone,
+    /// Its name is not UTF-8, so that it is no file of ours and cannot be named here. It is left alone.
+    Left,
 }
 
 /// A file of `.open` that could be neither closed nor moved; it stays there.
@@ -90,10 +91,13 @@ impl std::error::Error for RecoverError {
 pub async fn recover_entry<D: Disk>(disk: &D, entry: &Entry) -> Result<Recovered, RecoverError> {
     let name = &entry.name;
     let is_ours = SegmentName::parse(name).is_some();
+    if entry.kind == EntryKind::Unnamable {
+        return Ok(Recovered::Left);
+    }
     let result = match (settle_if_gone(disk, name).await, entry.kind) {
         (Err(error), _) => Err(error),
         (Ok(Some(gone)), _) => Ok(gone),
-        (Ok(None), EntryKind::Other) => {
+        (Ok(None), EntryKind::Other | EntryKind::Unnamable) => {
             set_aside(disk, name, "not a regular file".to_owned()).await
         }
         (Ok(None), EntryKind::File) if name.starts_with(PROBE_PREFIX) => {
@@ -150,10 +154,12 @@ async fn recover_file<D: Disk>(
 ) -> Result<Recovered, WriteError> {
     let (file, len, scan) = match read_through(disk, name, committed).await {
         Ok(read) => read,
-        // The process lacks something, not the file.
-        Err(error) if is_exhaustion(&error) => return Err(failed("read", name)(error)),
-        // Its lines are still on the disk, and a reader with more rights or luck may get at them.
-        Err(error) => return set_aside(disk, name, format!("cannot be read: {error}")).await,
+        // Its lines are still on the disk, and a reader with more rights may get at them.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return set_aside(disk, name, format!("cannot be read: {error}")).await;
+        }
+        // The disk may answer at the next try.
+        Err(error) => return Err(failed("read", name)(error)),
     };
     let doubt = doubt(&scan, committed);
     if scan.cut == 0 {
@@ -162,12 +168,12 @@ async fn recover_file<D: Disk>(
             None => remove(disk, name, len).await,
         };
     }
-    let copy = match doubt {
-        Some(what) => {
-            let copy = copy_aside(disk, &file, name, len).await;
-            Some((copy.map_err(failed("copy to .corrupt", name))?, what))
+    let tail = match doubt {
+        Some(what) if kept_bytes(&scan) < len => {
+            let tail = copy_tail(disk, &file, name, kept_bytes(&scan)..len).await;
+            Some((tail.map_err(failed("copy the tail of", name))?, what))
         }
-        None => None,
+        _ => None,
     };
     let closed = close(disk, &file, &scan).await;
     let closed_len = closed.map_err(failed("close", name))?;
@@ -185,7 +191,7 @@ async fn recover_file<D: Disk>(
         lines: scan.lines,
         text_bytes: scan.text_bytes,
         cut_bytes: len.saturating_sub(kept_bytes(&scan)),
-        copy,
+        tail,
     })
 }
 
@@ -201,13 +207,6 @@ async fn read_through<D: Disk>(
     Ok((file, len, scan))
 }
 
-/// Whether descriptors or memory are what was missing.
-fn is_exhaustion(error: &io::Error) -> bool {
-    let numbers = [Errno::MFILE, Errno::NFILE, Errno::NOMEM].map(Errno::raw_os_error);
-    let number = error.raw_os_error();
-    error.kind() == io::ErrorKind::OutOfMemory || number.is_some_and(|it| numbers.contains(&it))
-}
-
 /// Bytes of the file that stay as they are: the whole frame, or up to the last whole line.
 fn kept_bytes(scan: &Scan) -> u64 {
     match scan.ending {
@@ -216,7 +215,7 @@ fn kept_bytes(scan: &Scan) -> u64 {
     }
 }
 
-/// Why there may have been more in a file than the scan could decode, so that a copy must be kept;
+/// Why there may have been more in a file than the scan could decode, so that what is cut must be kept;
 /// `None` if there was not. The scan has seen nothing behind what is known to be committed.
 fn doubt(scan: &Scan, committed: Option<u64>) -> Option<&'static str> {
     match (&scan.ending, committed) {
@@ -244,7 +243,7 @@ async fn close<D: Disk>(disk: &D, file: &D::File, scan: &Scan) -> io::Result<u64
     let end_len = end.len() as u64;
     // Where a sync has failed before, what we read may be in memory alone, and counts as written: only
     // what is written anew is certain to be synced.
-    copy_bytes(disk, file, file, kept).await?;
+    copy_bytes(disk, (file, 0), (file, 0), kept).await?;
     disk.write_all_at(file, end, kept).await.0?;
     disk.sync_data(file).await?;
     Ok(kept + end_len)
@@ -264,7 +263,7 @@ async fn name_above<D: Disk>(
         if !disk.exists(Dir::Sealed, &above).await? {
             return Ok(None);
         }
-        if is_copy_of(disk, (Dir::Sealed, &above), file, len).await? {
+        if is_copy_of(disk, (Dir::Sealed, &above), file, 0..len).await? {
             return Ok(Some(above));
         }
         taken = Some(segment.next());
@@ -304,69 +303,99 @@ async fn free_name_aside<D: Disk>(disk: &D, name: &str) -> io::Result<String> {
     Ok(free)
 }
 
-/// Copies a file to `.corrupt`, durably, unless that copy is there already; returns the copy's name.
-async fn copy_aside<D: Disk>(disk: &D, file: &D::File, name: &str, len: u64) -> io::Result<String> {
-    let mut copy_name = name.to_owned();
+/// Copies the end of a file to `.corrupt`, durably, unless that copy is there already; returns its name.
+/// With the segment that is kept, it makes up the file as it was found.
+async fn copy_tail<D: Disk>(
+    disk: &D,
+    file: &D::File,
+    name: &str,
+    range: Range<u64>,
+) -> io::Result<String> {
+    let mut copy_name = format!("{name}.tail");
     let mut number = 0;
     while disk.exists(Dir::Corrupt, &copy_name).await? {
-        if is_copy_of(disk, (Dir::Corrupt, &copy_name), file, len).await? {
+        if is_copy_of(disk, (Dir::Corrupt, &copy_name), file, range.clone()).await? {
             return Ok(copy_name);
         }
         number += 1;
-        copy_name = format!("{name}.{number}");
+        copy_name = format!("{name}.tail.{number}");
     }
     // Under another name until it is whole: a crash leaves that, to be made anew.
     let part_name = format!("{name}.part");
     if disk.exists(Dir::Corrupt, &part_name).await? {
         disk.remove(Dir::Corrupt, &part_name).await?;
     }
-    let copy = disk.create(Dir::Corrupt, &part_name).await?;
-    copy_bytes(disk, file, &copy, len).await?;
-    disk.sync_data(&copy).await?;
-    disk.rename((Dir::Corrupt, &part_name), (Dir::Corrupt, &copy_name))
+    let copied = async {
+        let copy = disk.create(Dir::Corrupt, &part_name).await?;
+        copy_bytes(
+            disk,
+            (file, range.start),
+            (&copy, 0),
+            range.end - range.start,
+        )
         .await?;
-    disk.sync_dir(Dir::Corrupt).await?;
+        disk.sync_data(&copy).await?;
+        disk.rename((Dir::Corrupt, &part_name), (Dir::Corrupt, &copy_name))
+            .await?;
+        disk.sync_dir(Dir::Corrupt).await
+    };
+    if let Err(error) = copied.await {
+        // A full disk must not be kept full by this. If it was renamed already there is nothing.
+        let _ = disk.remove(Dir::Corrupt, &part_name).await;
+        return Err(error);
+    }
     Ok(copy_name)
 }
 
-/// Writes the first `len` bytes of one file to the same place in another, or in the same one.
-async fn copy_bytes<D: Disk>(disk: &D, from: &D::File, to: &D::File, len: u64) -> io::Result<()> {
-    let mut position = 0;
-    while position < len {
-        let count = usize::try_from(len - position).map_or(COPY_BYTES, |left| left.min(COPY_BYTES));
-        let bytes = disk.read_at(from, vec![0; count], position).await?;
+/// Writes `len` bytes of one file, from an offset on, to an offset in another or in the same one.
+async fn copy_bytes<D: Disk>(
+    disk: &D,
+    (from, from_offset): (&D::File, u64),
+    (to, to_offset): (&D::File, u64),
+    len: u64,
+) -> io::Result<()> {
+    let mut done = 0;
+    while done < len {
+        let count = usize::try_from(len - done).map_or(COPY_BYTES, |left| left.min(COPY_BYTES));
+        let bytes = disk
+            .read_at(from, vec![0; count], from_offset + done)
+            .await?;
         if bytes.is_empty() {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let count = bytes.len() as u64;
-        disk.write_all_at(to, bytes, position).await.0?;
-        position += count;
+        disk.write_all_at(to, bytes, to_offset + done).await.0?;
+        done += count;
     }
     Ok(())
 }
 
-/// Whether there is a file of that name with the first `len` bytes of `file` as its content.
+/// Whether there is a file of that name with these bytes of `file` as its content.
 async fn is_copy_of<D: Disk>(
     disk: &D,
     (dir, name): (Dir, &str),
     file: &D::File,
-    len: u64,
+    range: Range<u64>,
 ) -> io::Result<bool> {
     if !disk.exists(dir, name).await? {
         return Ok(false);
     }
+    let len = range.end - range.start;
     let other = disk.open(dir, name).await?;
     if disk.len(&other).await? != len {
         return Ok(false);
     }
-    let mut position = 0;
-    while position < len {
-        let ours = disk.read_at(file, vec![0; COPY_BYTES], position).await?;
-        let theirs = disk.read_at(&other, vec![0; COPY_BYTES], position).await?;
+    let mut done = 0;
+    while done < len {
+        let count = usize::try_from(len - done).map_or(COPY_BYTES, |left| left.min(COPY_BYTES));
+        let ours = disk
+            .read_at(file, vec![0; count], range.start + done)
+            .await?;
+        let theirs = disk.read_at(&other, vec![0; count], done).await?;
         if ours != theirs || ours.is_empty() {
             return Ok(false);
         }
-        position += ours.len() as u64;
+        done += ours.len() as u64;
     }
     Ok(true)
 }

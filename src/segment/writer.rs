@@ -19,17 +19,14 @@ use zstd::zstd_safe::{
 };
 
 use super::name::SegmentName;
-use super::{CHECKSUM_BYTES, LAST_BLOCK, WINDOW_LOG_MAX};
+use super::{CHECKSUM_BYTES, LAST_BLOCK};
 use crate::disk::{Dir, Disk};
 
 /// Space is reserved in steps of this many bytes, so that most commits need no call for it.
 const RESERVE_STEP_BYTES: u64 = 1 << 20;
 
-/// Compressed bytes gather up to here before they are written: some 512 KiB of reports at level 1.
-const WRITE_BYTES: usize = 64 << 10;
-
-/// The longest stretch of compression between two points where other tasks of the core may run: about
-/// half a millisecond at level 1.
+/// The longest stretch of compression between two writes, where other tasks of the core may run: about
+/// half a millisecond at level 1, more at higher levels.
 const ENCODE_BYTES_MAX: usize = 256 << 10;
 
 /// What a header, an end of frame and the blocks' own headers may take beside the compressed text.
@@ -109,8 +106,6 @@ impl Encoder {
         ] {
             context.set_parameter(parameter).map_err(zstd_error)?;
         }
-        // Levels up to 19 have windows of up to 8 MiB of their own choice; larger ones do not exist here.
-        const _: () = assert!(WINDOW_LOG_MAX == 23);
         Ok(Encoder { context })
     }
 
@@ -306,6 +301,8 @@ impl<D: Disk> Writer<D> {
         out: &mut Vec<u8>,
         batch: Batch<'_>,
     ) -> Result<(), WriteError> {
+        // An error may have left bytes of another frame in it.
+        out.clear();
         let mut pieces = batch.text.chunks(ENCODE_BYTES_MAX).peekable();
         while let Some(piece) = pieces.next() {
             let directive = match (pieces.peek(), batch.then) {
@@ -314,9 +311,7 @@ impl<D: Disk> Writer<D> {
                 (None, Then::Seal) => Directive::End,
             };
             self.encode(encoder, piece, directive, out)?;
-            if directive != Directive::Continue || out.len() >= WRITE_BYTES {
-                self.write(disk, out).await?;
-            }
+            self.write(disk, out).await?;
         }
         if batch.reach == Reach::Durable || batch.then == Then::Seal {
             self.sync(disk).await?;
@@ -338,6 +333,7 @@ impl<D: Disk> Writer<D> {
         encoder: &mut Encoder,
         out: &mut Vec<u8>,
     ) -> Result<(), WriteError> {
+        out.clear();
         self.encode(encoder, &[], Directive::End, out)?;
         self.write(disk, out).await?;
         self.sync(disk).await?;
@@ -357,6 +353,9 @@ impl<D: Disk> Writer<D> {
     }
 
     async fn write(&mut self, disk: &D, out: &mut Vec<u8>) -> Result<(), WriteError> {
+        if out.is_empty() {
+            return Ok(());
+        }
         let bytes = std::mem::take(out);
         let len = bytes.len() as u64;
         let (result, mut bytes) = disk.write_all_at(&self.file, bytes, self.end).await;

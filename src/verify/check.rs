@@ -185,6 +185,8 @@ fn check_foreign(file: &File, checked: &mut Checked) -> io::Result<()> {
         match read {
             Ok(0) => break,
             Ok(_) => (),
+            // The system's errors have a number, the decoder's have none.
+            Err(error) if error.raw_os_error().is_some() => return Err(error),
             Err(error) => {
                 checked.note(format!("after line {}: {error}", checked.lines));
                 break;

@@ -95,8 +95,9 @@ pub fn run(root: &Path, progress: impl Fn(usize, usize) + Sync) -> Result<Outcom
 }
 
 fn segments(fs: &Fs) -> io::Result<Vec<(Dir, String)>> {
-    let mut files = Vec::new();
-    for dir in [Dir::Sealed, Dir::Open] {
+    let mut files: Vec<(Dir, String)> = Vec::new();
+    // The open ones first: one that is sealed in between is then seen twice, not missed.
+    for dir in [Dir::Open, Dir::Sealed] {
         let entries = match block_on(fs.list(dir)) {
             Ok(entries) => entries,
             // A directory that only the Go server has written has no `.open`.
@@ -108,5 +109,8 @@ fn segments(fs: &Fs) -> io::Result<Vec<(Dir, String)>> {
             .filter(|entry| entry.kind == EntryKind::File && is_segment(&entry.name));
         files.extend(segments.map(|entry| (dir, entry.name)));
     }
+    // Of the two, the sealed one.
+    files.sort_by(|(a_dir, a), (b_dir, b)| (a, a_dir).cmp(&(b, b_dir)));
+    files.dedup_by(|(_, later), (_, first)| later == first);
     Ok(files)
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use netwatch_server::commit::{CommitLoop, Policy};
 use netwatch_server::disk::sim::{Crash, End, Fault, Part, SimDisk, Unsettled, Unsynced};
 use netwatch_server::disk::{Dir, Disk, block_on};
-use netwatch_server::health::{COMMIT_STUCK_MS, Health, Verdict};
+use netwatch_server::health::{Health, Verdict, WRITE_STUCK_MS};
 use netwatch_server::rt::{self, Driver, Either, JoinHandle, Panicked};
 use netwatch_server::segment::name::SegmentName;
 use netwatch_server::segment::recover::salvage;
@@ -554,7 +554,7 @@ fn a_stuck_sync_bounds_what_is_held_and_shows_in_health() {
             let began_ms = core.clock.now.get().monotonic_ms - core.tick_ms * waiting.len() as u64;
             let verdict = |now_ms| core.health.verdicts(now_ms).next();
             assert_eq!(verdict(began_ms), Some(Verdict::Accepting));
-            let since_ms = COMMIT_STUCK_MS + 1;
+            let since_ms = WRITE_STUCK_MS + 1;
             assert_eq!(
                 verdict(began_ms + since_ms),
                 Some(Verdict::Stuck { since_ms })
