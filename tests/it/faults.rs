@@ -1,6 +1,11 @@
 //! A 2xx means that the report is on stable storage, whatever the disk does: the commit loop with its
 //! shard, over a disk in memory on which every single operation fails, stops or waits in its turn.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "clippy does not count the helpers here as tests"
+)]
+
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -76,11 +81,13 @@ impl Clock {
 /// What the clients know: each line as it was sent, and the answer to it.
 #[derive(Clone, Default)]
 struct Journal {
-    lines: Rc<RefCell<BTreeMap<String, Option<Result<(), Refusal>>>>>,
+    lines: Rc<RefCell<BTreeMap<String, Option<Answer>>>>,
 }
 
+type Answer = Result<(), Refusal>;
+
 impl Journal {
-    fn answered(&self, answer: Result<(), Refusal>) -> Vec<String> {
+    fn answered(&self, answer: Answer) -> Vec<String> {
         let lines = self.lines.borrow();
         let answered = lines.iter().filter(|(_, known)| **known == Some(answer));
         answered.map(|(line, _)| line.clone()).collect()
@@ -177,7 +184,7 @@ impl Core {
         Ok((line, ticket))
     }
 
-    async fn post(&self, id: &str, pad: &str) -> Result<(), Refusal> {
+    async fn post(&self, id: &str, pad: &str) -> Answer {
         let (line, ticket) = self.append(id, pad)?;
         let answer = ticket.await;
         self.journal.lines.borrow_mut().insert(line, Some(answer));

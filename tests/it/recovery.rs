@@ -1,8 +1,14 @@
 //! Whatever is found in `.open`: no panic, no committed line lost, none stored twice, the same result
 //! when it is done again; what is not understood is in `.corrupt` as it was.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "clippy does not count the helpers here as tests"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
+use std::slice;
 use std::task::{Context, Poll, Waker};
 
 use netwatch_server::disk::sim::{Crash, End, Fault, Part, SimDisk, Unsettled, Unsynced};
@@ -194,7 +200,7 @@ fn what_is_no_segment() {
             Some(content) => disk.put(Dir::Open, name, content),
             None => disk.put_other(Dir::Open, name),
         }
-        assert_eq!(recover_all(&disk), [expected.clone()]);
+        assert_eq!(recover_all(&disk), slice::from_ref(&expected));
         assert_eq!(disk.names(Dir::Sealed), [""; 0]);
         if let Recovered::SetAside { name, .. } = expected {
             let aside = disk.content(Dir::Corrupt, &name).unwrap();

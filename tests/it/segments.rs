@@ -1,6 +1,11 @@
 //! Segments are one zstd frame each, whatever is in them and however far they are: written by the
 //! server's own writer, read by the zstd crate's decoder. What other tests of files use is here as well.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "clippy does not count the helpers here as tests"
+)]
+
 use std::collections::BTreeMap;
 use std::io::Read;
 
