@@ -10,7 +10,8 @@
 //! An idle connection holds no buffer. Every wait has a deadline, kept by [`rt::net`](crate::rt::net):
 //! idle, head and body from their first byte, the answer from its first write; the wait for a commit has
 //! none, since the report is stored whatever becomes of its client. What is refused before its body is
-//! read is answered at once; a short body is then skipped, for a longer one the connection ends, lingering so that the answer is not lost to a reset (RFC 9112 §9.6).
+//! read is answered at once; a short body is then skipped, for a longer one the connection ends, lingering
+//! so that the answer is not lost to a reset (RFC 9112 §9.6).
 
 use std::cell::{Cell, RefCell};
 use std::io;

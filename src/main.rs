@@ -3,7 +3,6 @@
 use std::error::Error;
 use std::fmt::Display;
 use std::io::{self, Write};
-use std::path::PathBuf;
 use std::process;
 
 use argh::FromArgs;
@@ -92,7 +91,7 @@ fn serve(config: &Config) -> i32 {
 }
 
 fn verify(arguments: &Verify, config: Result<Config, ConfigError>) -> Verdict {
-    let dir: PathBuf = match (&arguments.dir, config) {
+    let dir = match (&arguments.dir, config) {
         // A directory that is named needs no settings.
         (Some(dir), _) => dir.clone(),
         (None, Ok(config)) => config.data_dir,

@@ -138,14 +138,16 @@ fn log(found: &str, recovered: &Recovered) {
             lines,
             text_bytes,
             cut_bytes,
-            tail: None,
+            doubt: None,
+            ..
         } => tracing::info!(name, lines, text_bytes, cut_bytes, "segment recovered"),
         Recovered::Sealed {
             name,
             lines,
             text_bytes,
             cut_bytes,
-            tail: Some((tail, what)),
+            doubt: Some(what),
+            tail,
         } => tracing::warn!(
             name,
             lines,
@@ -153,7 +155,7 @@ fn log(found: &str, recovered: &Recovered) {
             cut_bytes,
             what,
             tail,
-            "segment recovered, what was cut off is in .corrupt"
+            "segment recovered, its end was damaged"
         ),
         Recovered::Removed { bytes } => {
             tracing::info!(name = found, bytes, "segment without a line removed");

@@ -12,7 +12,6 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
@@ -52,7 +51,7 @@ pub enum RunError {
     /// `.open` cannot be listed.
     Recover {
         /// The data directory.
-        root: PathBuf,
+        root: String,
         /// Why not.
         source: io::Error,
     },
@@ -94,7 +93,7 @@ impl fmt::Display for RunError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Open(_) => f.write_str("cannot use the data directory"),
-            Self::Recover { root, .. } => write!(f, "cannot list .open in {}", root.display()),
+            Self::Recover { root, .. } => write!(f, "cannot list .open in {root}"),
             Self::Bind { address, .. } => write!(f, "cannot listen on {address}"),
             Self::NoAddress => f.write_str("cannot listen on IPv4 or IPv6: there is neither"),
             Self::Setup { what, .. } => write!(f, "cannot set up {what}"),
@@ -155,7 +154,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     watch_signals(events.clone()).map_err(setup_error("signals"))?;
     let fs = Fs::lock(&config.data_dir).map_err(RunError::Open)?;
     let left = salvage::recover_all(&fs).map_err(|source| RunError::Recover {
-        root: fs.root().to_owned(),
+        root: fs.root().display().to_string(),
         source,
     })?;
     let cpus = cpus().map_err(setup_error("the CPUs"))?;

@@ -302,7 +302,11 @@ impl Shard {
         if self.gathering.lines > 0 {
             self.close_batch(Then::Seal);
         } else if self.planned.take().is_some() {
-            self.seal_pending = true;
+            // What it has is in the queue, kept for another try, or has left the shard.
+            match self.queue.back_mut() {
+                Some(last) => last.then = Then::Seal,
+                None => self.seal_pending = true,
+            }
             self.signal.set();
         }
     }
@@ -375,8 +379,11 @@ impl Shard {
             && self.gate != Gate::Closed
         {
             self.refuse(why);
-            // Its segment has ended; what followed in the plan follows still.
-            self.seal_pending = false;
+            // Its segment has ended, and another begins with it. What follows in the plan follows still;
+            // where a seal was to follow, it is due behind this batch.
+            if mem::take(&mut self.seal_pending) {
+                batch.then = Then::Seal;
+            }
             self.queue.push_front(batch);
             return Fate::Kept;
         }
@@ -864,8 +871,8 @@ mod tests {
         wall_ms: u64,
         monotonic_ms: u64,
         next_line: u64,
-        /// Tickets of lines that are held, in order.
-        held: VecDeque<(u64, usize, Ticket)>,
+        /// Lines that are held, in order, with the tickets that are not done.
+        held: VecDeque<(u64, usize, Option<Ticket>)>,
         /// Of the segment that is open: bytes, time of the last line, begin of the first.
         open: Option<(u64, u64, u64)>,
     }
@@ -932,7 +939,7 @@ mod tests {
             });
             if let Ok(ticket) = ticket {
                 self.next_line += 1;
-                self.held.push_back((number, bytes, ticket));
+                self.held.push_back((number, bytes, Some(ticket)));
             }
         }
 
@@ -988,14 +995,27 @@ mod tests {
             if then == Then::Seal || result.is_err() {
                 self.open = None;
             }
-            self.shard.borrow_mut().end_commit(batch, result);
+            let fate = self.shard.borrow_mut().end_commit(batch, result);
+            let is_kept = result.is_err() && self.limits.gather != Gather::WhileDiskIsBusy;
+            let is_closed = self.shard.borrow().gate == Gate::Closed;
+            let expected = match (is_kept, is_closed) {
+                (false, _) => Fate::Settled,
+                (true, false) => Fate::Kept,
+                (true, true) => Fate::Lost,
+            };
+            assert_eq!(fate, expected, "seed {seed}");
             let wakes = Arc::new(Wakes(AtomicUsize::new(0)));
-            for (_, _, mut ticket) in self.held.drain(..lines) {
-                if random.below(3) > 0 {
+            for (_, _, ticket) in self.held.iter_mut().take(lines) {
+                if let Some(mut ticket) = ticket.take()
+                    && random.below(3) > 0
+                {
                     assert_eq!(poll(&mut ticket, &wakes), Poll::Ready(result));
                 }
             }
-            if let Some((_, _, ticket)) = self.held.back_mut() {
+            if fate != Fate::Kept {
+                self.held.drain(..lines);
+            }
+            if let Some((_, _, Some(ticket))) = self.held.back_mut() {
                 assert_eq!(poll(ticket, &wakes), Poll::Pending, "seed {seed}");
             }
         }

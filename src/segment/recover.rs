@@ -41,8 +41,10 @@ pub enum Recovered {
         text_bytes: u64,
         /// Bytes cut off its end.
         cut_bytes: u64,
-        /// The name in `.corrupt` of what was cut off, if that was not understood, and why it was not.
-        tail: Option<(String, &'static str)>,
+        /// What is wrong with its end, if that is not how a writer leaves it.
+        doubt: Option<&'static str>,
+        /// The name in `.corrupt` of what was cut off, where there is a doubt and something was.
+        tail: Option<String>,
     },
     /// Removed: there was no whole line in it.
     Removed {
@@ -169,9 +171,9 @@ async fn recover_file<D: Disk>(
         };
     }
     let tail = match doubt {
-        Some(what) if kept_bytes(&scan) < len => {
+        Some(_) if kept_bytes(&scan) < len => {
             let tail = copy_tail(disk, &file, name, kept_bytes(&scan)..len).await;
-            Some((tail.map_err(failed("copy the tail of", name))?, what))
+            Some(tail.map_err(failed("copy the tail of", name))?)
         }
         _ => None,
     };
@@ -191,6 +193,7 @@ async fn recover_file<D: Disk>(
         lines: scan.lines,
         text_bytes: scan.text_bytes,
         cut_bytes: len.saturating_sub(kept_bytes(&scan)),
+        doubt,
         tail,
     })
 }

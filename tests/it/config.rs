@@ -189,7 +189,7 @@ fn flags_that_are_not_there() {
             stdout,
             stderr,
         } = run(&args, &[]);
-        assert_eq!((code, stdout.as_str()), (Some(1), ""));
+        assert_eq!((code, stdout.as_str()), (Some(2), ""));
         assert!(stderr.contains(args[0]), "{stderr}");
     }
 }

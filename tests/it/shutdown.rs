@@ -217,8 +217,6 @@ fn a_second_signal_ends_it_at_once(driver: Driver) {
         server.signal(second);
         let status = server.wait();
         assert_eq!((status.code(), status.signal()), (Some(1), None));
-        let ended = server.wait_for_event("ended");
-        assert_eq!(ended["error"], "stopped by a second signal");
 
         // What was answered is there, and the next start seals it.
         assert_eq!(open(server.dir()).len(), 1);

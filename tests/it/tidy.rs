@@ -137,7 +137,7 @@ fn cores_share_nothing_that_makes_them_wait() {
         &["mpsc"],
         &[
             "src/commit.rs",
-            "src/rt/helper.rs",
+            "src/rt/blocking.rs",
             "src/salvage.rs",
             "src/server.rs",
             "src/worker.rs",
