@@ -1,0 +1,240 @@
+//! The stages of a report, one at a time and on one thread, in bytes of reports per second:
+//! `cargo bench`, or `cargo bench -- check` for one of them.
+//!
+//! `limit` is what the libraries under the stages take for the same bytes: no check can be faster than
+//! the parse in it, and no commit faster than the compressor. Both are also what `load.sh` adds to its
+//! floor.
+
+use std::hint::black_box;
+
+use criterion::{BenchmarkId, Criterion, Throughput};
+use netwatch_server::disk::{Dir, Disk, Fs, block_on};
+use netwatch_server::http::head::{self, HeadScan};
+use netwatch_server::report::Validator;
+use netwatch_server::segment::name::SegmentName;
+use netwatch_server::segment::writer::{Batch, Encoder, Reach, Then, Writer};
+use netwatch_server::time::Timestamp;
+
+mod limits;
+
+#[path = "../tests/support/reports.rs"]
+#[allow(dead_code, reason = "other targets use the rest")]
+mod reports;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A size of reports as it is called here, and the samples per host that make it.
+const SIZES: [(&str, usize); 3] = [("2KB", 1), ("13KB", 20), ("62KB", 100)];
+
+/// Bytes of reports that take turns: more than the compressor's window, which would find each of them
+/// again, and than what a branch predictor learns by heart.
+const REPORTS_BYTES: usize = 4 << 20;
+
+/// Lines in a commit, beside commits of one.
+const BATCH_LINES: usize = 64;
+
+/// Text of a segment until it is sealed: the server's default.
+const SEGMENT_BYTES: usize = 10 << 20;
+
+/// What a browser sends with a report to another origin.
+const BROWSER_HEAD: &[u8] = b"POST /api/v1/reports HTTP/1.1\r\n\
+    Host: reports.example.net\r\n\
+    Connection: keep-alive\r\n\
+    Content-Length: 13370\r\n\
+    sec-ch-ua-platform: \"Linux\"\r\n\
+    User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/144.0.0.0 \
+    Safari/537.36\r\n\
+    sec-ch-ua: \"Not(A:Brand\";v=\"8\", \"Chromium\";v=\"144\", \"Google Chrome\";v=\"144\"\r\n\
+    Content-Type: text/plain;charset=UTF-8\r\n\
+    sec-ch-ua-mobile: ?0\r\n\
+    Accept: */*\r\n\
+    Origin: https://netwatch.example.net\r\n\
+    Sec-Fetch-Site: same-site\r\n\
+    Sec-Fetch-Mode: no-cors\r\n\
+    Sec-Fetch-Dest: empty\r\n\
+    Referer: https://netwatch.example.net/\r\n\
+    Accept-Encoding: gzip, deflate, br, zstd\r\n\
+    Accept-Language: en-GB,en;q=0.9,de;q=0.8\r\n\r\n";
+
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    bench_head(&mut criterion);
+    for (size, samples) in SIZES {
+        let mut generator = reports::Generator::new(1, samples);
+        let mut reports = Vec::new();
+        let mut bytes = 0;
+        while bytes < REPORTS_BYTES {
+            let report = generator.next_report(&format!("client-{}", reports.len()));
+            bytes += report.len();
+            reports.push(report);
+        }
+        bench_report(&mut criterion, size, &reports);
+        bench_commit(&mut criterion, size, &reports);
+        bench_limits(&mut criterion, size, &reports);
+    }
+    criterion.final_summary();
+}
+
+fn bench_head(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("head");
+    group.throughput(Throughput::Bytes(BROWSER_HEAD.len() as u64));
+    group.bench_function("browser", |bencher| {
+        bencher.iter(|| {
+            let bytes = black_box(BROWSER_HEAD);
+            let len = HeadScan::default().find_end(bytes).expect("is well-formed");
+            head::parse(&bytes[..len.expect("is whole")])
+                .expect("is well-formed")
+                .framing
+        });
+    });
+}
+
+fn bench_report(criterion: &mut Criterion, size: &str, reports: &[Vec<u8>]) {
+    let throughput = Throughput::Bytes(mean_bytes(reports));
+    let mut group = criterion.benchmark_group("report");
+    group.throughput(throughput);
+    let mut validator = Validator::new();
+    let mut turn = reports.iter().cycle();
+    group.bench_function(BenchmarkId::new("check", size), |bencher| {
+        bencher.iter(|| {
+            let body = turn.next().expect("it is a circle");
+            validator.check(black_box(body)).expect("is valid");
+        });
+    });
+    let checked: Vec<_> = reports
+        .iter()
+        .map(|body| validator.check(body).expect("is valid"))
+        .collect();
+    let mut turn = checked.iter().cycle();
+    let mut text = Vec::new();
+    group.bench_function(BenchmarkId::new("append_line", size), |bencher| {
+        bencher.iter(|| {
+            let report = turn.next().expect("it is a circle");
+            text.clear();
+            report.append_line(black_box(Timestamp::MAX), &mut text);
+        });
+    });
+}
+
+/// Commits to memory, if there is a file system in it, with their share of creating and sealing segments.
+fn bench_commit(criterion: &mut Criterion, size: &str, reports: &[Vec<u8>]) {
+    let mut validator = Validator::new();
+    let mut lines = Vec::new();
+    for body in reports {
+        let report = validator.check(body).expect("is valid");
+        let mut line = Vec::new();
+        report.append_line(Timestamp::from_ms(1_772_169_274_123), &mut line);
+        lines.push(line);
+    }
+    let dir = match tempfile::tempdir_in("/dev/shm") {
+        Ok(dir) => dir,
+        Err(_) => tempfile::tempdir().expect("a directory"),
+    };
+    let fs = Fs::lock(dir.path()).expect("a data directory");
+    let mut group = criterion.benchmark_group("commit");
+    for batch in [1, BATCH_LINES] {
+        let batches: Vec<Vec<u8>> = lines.chunks_exact(batch).map(<[_]>::concat).collect();
+        let mut turn = batches.iter().cycle();
+        let mut segments = Segments::new(fs.clone());
+        let bytes: usize = batches.iter().map(Vec::len).sum();
+        group.throughput(Throughput::Bytes((bytes / batches.len()) as u64));
+        group.bench_function(BenchmarkId::new(format!("{batch}x"), size), |bencher| {
+            bencher.iter(|| {
+                let text = turn.next().expect("it is a circle");
+                block_on(segments.commit(black_box(text), batch as u32));
+            });
+        });
+    }
+}
+
+/// One segment after the other, each removed when it is sealed.
+struct Segments {
+    fs: Fs,
+    encoder: Encoder,
+    out: Vec<u8>,
+    open: Option<(Writer<Fs>, usize)>,
+    begun: u64,
+}
+
+impl Segments {
+    fn new(fs: Fs) -> Segments {
+        Segments {
+            fs,
+            encoder: Encoder::new(1).expect("an encoder"),
+            out: Vec::new(),
+            open: None,
+            begun: 0,
+        }
+    }
+
+    async fn commit(&mut self, text: &[u8], lines: u32) {
+        let (mut segment, had) = match self.open.take() {
+            Some(open) => open,
+            None => (self.create().await, 0),
+        };
+        let has = had + text.len();
+        let then = match has >= SEGMENT_BYTES {
+            true => Then::Seal,
+            false => Then::KeepOpen,
+        };
+        let batch = Batch {
+            text,
+            lines,
+            reach: Reach::Written,
+            then,
+        };
+        let reserved = segment.reserve(&self.fs, text.len(), 0).await;
+        reserved.expect("there is space");
+        let committed = segment
+            .commit(&self.fs, &mut self.encoder, &mut self.out, batch)
+            .await;
+        committed.expect("there is space");
+        if then == Then::KeepOpen {
+            self.open = Some((segment, has));
+            return;
+        }
+        let sealed = segment.seal(&self.fs).await.expect("moves up");
+        let removed = self.fs.remove(Dir::Sealed, &sealed.name).await;
+        removed.expect("was there");
+    }
+
+    async fn create(&mut self) -> Writer<Fs> {
+        self.begun += 1;
+        let first = SegmentName {
+            time: Timestamp::from_ms(1_772_169_274_123 + self.begun),
+            core: 0,
+        };
+        let created = Writer::create(&self.fs, &mut self.encoder, first).await;
+        created.expect("the name is free")
+    }
+}
+
+impl Drop for Segments {
+    fn drop(&mut self) {
+        if let Some((segment, _)) = self.open.take() {
+            let removed = block_on(self.fs.remove(Dir::Open, segment.name()));
+            removed.expect("was there");
+        }
+    }
+}
+
+fn bench_limits(criterion: &mut Criterion, size: &str, reports: &[Vec<u8>]) {
+    let mut group = criterion.benchmark_group("limit");
+    group.throughput(Throughput::Bytes(mean_bytes(reports)));
+    let mut json = limits::Json::new();
+    let mut turn = reports.iter().cycle();
+    group.bench_function(BenchmarkId::new("simd-json", size), |bencher| {
+        bencher.iter(|| json.parse(black_box(turn.next().expect("it is a circle"))));
+    });
+    let mut zstd = limits::Zstd::new(1);
+    let mut turn = reports.iter().cycle();
+    group.bench_function(BenchmarkId::new("zstd-1", size), |bencher| {
+        bencher.iter(|| zstd.compress(black_box(turn.next().expect("it is a circle"))));
+    });
+}
+
+fn mean_bytes(reports: &[Vec<u8>]) -> u64 {
+    let bytes: usize = reports.iter().map(Vec::len).sum();
+    (bytes / reports.len()) as u64
+}
