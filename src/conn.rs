@@ -449,9 +449,11 @@ impl Connection {
             self.invite_body(request).await?;
         }
         while self.buffer.len() < end {
-            // By what has come and not by what was announced: memory follows the bytes.
+            // By what has come and not by what was announced: memory follows the bytes, fourfold at most.
+            // In whole steps, so that a buffer fits the next report of about this size as well.
             let missing = end - self.buffer.len();
-            let room = missing.min(self.buffer.len().max(READ_BYTES));
+            let room = missing.min(3 * self.buffer.len());
+            let room = room.next_multiple_of(READ_BYTES);
             if let Err(rejection) = self.read_more(Part::Body, room, 0).await? {
                 return Ok(Err(rejection));
             }
