@@ -12,7 +12,7 @@
 //! run 7                          first: the seed; runs on one data directory have different ones
 //! ack 1772169274123 load-7-0-0-20    its 200 had been read then (ms of the wall clock)
 //! sent 0 1234                    last, for each connection: it has begun to send 0..1234
-//! killed 1772169275000           added by whoever killed the server
+//! killed 1772169275000           added by whoever killed the server or cut its power
 //! ```
 
 use std::fmt;

@@ -7,8 +7,8 @@
 //! not sent                       foreign          foreign
 //! ```
 //!
-//! (1) Or lost, where that is promised: acknowledged from memory less than [`Check::may_lose_ms`] before
-//! the server was killed.
+//! (1) Or lost, as may be: acknowledged from memory less than [`Check::may_lose_ms`] before the server was
+//! killed, or noted after its power was cut.
 //!
 //! A line is *changed* if it is not the report that was sent, byte for byte, with `receivedAt` in front.
 //! A sealed segment is *damaged* if it is not one zstd frame with a checksum and a window of at most
