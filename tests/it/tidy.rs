@@ -14,11 +14,11 @@ struct Source {
 }
 
 impl Source {
-    /// Lines with their numbers, up to the unit tests, without comments.
+    /// Lines with their numbers, up to the unit tests, without comments. Single items for tests are code.
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
         let lines = self.text.lines().enumerate();
         lines
-            .take_while(|(_, line)| *line != "#[cfg(test)]")
+            .take_while(|(_, line)| *line != "mod tests {")
             .filter(|(_, line)| !line.trim_start().starts_with("//"))
             .map(|(index, line)| (index + 1, line))
     }
