@@ -2,14 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, Stdio};
 
 use netwatch_server::config::settings;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{Driver, Run, Server, both_drivers, post, run};
+use crate::support::{Driver, Run, Server, both_drivers, command, post, run};
 
 both_drivers!(
     a_directory_has_one_server,
@@ -179,6 +181,72 @@ fn values_that_are_refused() {
         "host: expected up to 16 different IP addresses with commas between, \
          found \"my-machine\" (from HOST)",
     );
+}
+
+/// `verify` needs the settings only to know where to look.
+#[test]
+fn verify_of_a_named_directory_minds_no_settings() {
+    let dir = TempDir::new().expect("a temporary directory can be made");
+    let dir = dir.path().to_str().expect("its path is text");
+    let sound = Run {
+        code: Some(0),
+        stdout: "0 segments, 0 lines, 0 damaged, 0 unreadable\n".to_owned(),
+        stderr: String::new(),
+    };
+    assert_eq!(run(&["verify", dir], &[("PORT", "x")]), sound);
+    assert_eq!(run(&["verify"], &[("DATA_DIR", dir)]), sound);
+    let unchecked = Run {
+        code: Some(2),
+        stdout: String::new(),
+        stderr: "netwatch-server: port: expected 0 to 65535, found \"x\" (from PORT)\n".to_owned(),
+    };
+    let settings = [("DATA_DIR", dir), ("PORT", "x")];
+    assert_eq!(run(&["verify"], &settings), unchecked);
+}
+
+/// A reader that has gone, as `head` does, has seen what it wanted. A disk that is full has not.
+#[test]
+fn output_that_nobody_takes() {
+    #[track_caller]
+    fn check(args: &[&str], outputs: [Stdio; 2], code: i32, message: &str) {
+        let [stdout, stderr] = outputs;
+        let mut command = command();
+        command.args(args).stdout(stdout).stderr(stderr);
+        let output = command.spawn().and_then(Child::wait_with_output);
+        let output = output.expect("the binary runs");
+        let stderr = String::from_utf8(output.stderr).expect("standard error is text");
+        let found = (output.status.code(), stderr.as_str());
+        assert_eq!(found, (Some(code), message), "{args:?}");
+    }
+    let gone = || {
+        let (reader, writer) = io::pipe().expect("a pipe can be made");
+        drop(reader);
+        Stdio::from(writer)
+    };
+    let full = || {
+        let device = fs::File::options().write(true).open("/dev/full");
+        Stdio::from(device.expect("Linux has it"))
+    };
+    let dir = TempDir::new().expect("a temporary directory can be made");
+    let dir = dir.path().to_str().expect("its path is text");
+    for args in [
+        &["--help"][..],
+        &["--version"],
+        &["--check-config"],
+        &["verify", dir],
+        &["verify", "--json", dir],
+    ] {
+        check(args, [gone(), Stdio::piped()], 0, "");
+        check(args, [gone(), gone()], 0, "");
+    }
+    for args in [&["verify", dir][..], &["verify", "--json", dir]] {
+        let message = "netwatch-server: cannot print: No space left on device (os error 28)\n";
+        check(args, [full(), Stdio::piped()], 2, message);
+        check(args, [full(), gone()], 2, "");
+    }
+    // Complaints have no reader either.
+    check(&["--prot", "1"], [gone(), gone()], 2, "");
+    check(&["--port", "x"], [gone(), gone()], 1, "");
 }
 
 #[test]
