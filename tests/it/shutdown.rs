@@ -15,6 +15,7 @@ use crate::support::{
 both_drivers!(
     no_answer_is_lost_under_load,
     a_request_that_has_begun_is_answered,
+    requests_behind_the_one_being_read_are_answered,
     connections_that_nobody_has_accepted_are_answered,
     idle_connections_are_closed,
     a_client_that_hangs_is_cut_off_in_time,
@@ -131,6 +132,32 @@ fn a_request_that_has_begun_is_answered(driver: Driver) {
         assert_eq!(server.wait().code(), Some(0));
         let expected = ["head", "body", "invited"].map(str::to_owned);
         assert_eq!(stored(&server), BTreeSet::from(expected));
+    }
+}
+
+/// A drain ends a connection at the last request that its client has sent, not at the next.
+fn requests_behind_the_one_being_read_are_answered(driver: Driver) {
+    for behind in [1, 2, 10] {
+        let mut server = Server::start(driver, &[("SHUTDOWN_SECS", NEVER)]);
+        let ids: Vec<String> = (0..=behind).map(|index| index.to_string()).collect();
+        let requests: Vec<u8> = ids
+            .iter()
+            .flat_map(|id| post(report(id).as_bytes()))
+            .collect();
+        let mut client = served(&server);
+        client.send(&requests[..100]).expect("the part is taken");
+        server.signal(Signal::TERM);
+        server.wait_until_draining();
+        client.send(&requests[100..]).expect("the rest is taken");
+        for id in &ids {
+            let answer = client.answer();
+            assert_eq!((answer.status, answer.text()), OK);
+            let is_last = id == &ids[behind];
+            assert_eq!(answer.keeps_connection(), !is_last, "{id} of {behind}");
+        }
+        client.expect_closed();
+        assert_eq!(server.wait().code(), Some(0));
+        assert_eq!(stored(&server), BTreeSet::from_iter(ids));
     }
 }
 
