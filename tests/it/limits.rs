@@ -3,8 +3,10 @@
 use std::process::Command;
 use std::thread;
 
+use serde_json::Value;
+
 use crate::reports::Generator;
-use crate::support::{Driver, Server, both_drivers, lines, post};
+use crate::support::{Driver, Server, both_drivers, lines, post, wait_until};
 
 both_drivers!(
     connections_beyond_the_limit_wait,
@@ -35,39 +37,61 @@ fn connections_beyond_the_limit_wait(driver: Driver) {
     assert_eq!(lines(server.dir()).len(), 20);
 }
 
+/// Status, and what health says of reports.
+fn health(server: &Server) -> (u16, String) {
+    let request = b"GET /.well-known/healthcheck HTTP/1.1\r\nHost: h\r\n\r\n";
+    let answer = server.connect().exchange(request);
+    let health: Value = serde_json::from_str(answer.text()).expect("health is JSON");
+    let word = health["checks"]["reports"].as_str();
+    (answer.status, word.expect("a word for reports").to_owned())
+}
+
 /// Bodies that are announced and not sent hold buffers, but not more than a core may.
 fn readers_share_what_a_core_may_hold(driver: Driver) {
     let settings = [("WORKERS", "1"), ("SHARD_BYTES_MAX", "2MiB")];
     let server = Server::start(driver, &settings);
     let head = b"POST /api/v1/reports HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n";
-    let mut refused = None;
+    let probe = "POST /api/v1/reports HTTP/1.1\r\nHost: h\r\nOrigin: https://netwatch.example\r\n";
+    let probe = format!(
+        "{probe}Content-Length: 900000\r\n\r\n{}",
+        " ".repeat(900_000)
+    );
+    assert_eq!(health(&server), (200, "accepting".to_owned()));
     let mut held = Vec::new();
-    // A half-sent body of 500 KB holds some 0.5 to 1 MiB.
-    while refused.is_none() {
-        assert!(held.len() < 8, "never refused");
+    let refused = loop {
         let mut client = server.connect();
         client.send(head).expect("the kernel takes it");
         // The server may answer and close before all of it is sent.
         let _ = client.send(&[b' '; 500_000]);
-        let mut probe = server.connect();
-        let answer = probe.exchange(&post(&vec![b' '; 900_000]));
-        if answer.status == 503 {
-            refused = Some(answer);
-        }
         held.push(client);
-    }
-    let refused = refused.expect("the loop has ended");
+        let answer = server.connect().exchange(probe.as_bytes());
+        if answer.status == 503 {
+            break answer;
+        }
+        // It was read whole, then.
+        assert_eq!(answer.status, 400, "{}", answer.text());
+        assert!(held.len() < 8, "never refused");
+    };
+    // Half a body holds half a MiB or one, and the probe nearly one: so two of the former fit beside it,
+    // or one, and five do not. One may not have been read yet when the probe is.
+    assert!((2..=5).contains(&held.len()), "{} held", held.len());
     let message = "{\"status\":\"error\",\"code\":\"shard_full\",\
         \"message\":\"more reports wait than may\"}\n";
     assert_eq!(
         (refused.text(), refused.field("retry-after")),
         (message, Some("1"))
     );
+    let origin = refused.field("access-control-allow-origin");
+    assert_eq!(origin, Some("https://netwatch.example"));
+    assert_eq!(health(&server), (503, "shard_full".to_owned()));
     // Room again once they are gone.
     drop(held);
-    crate::support::wait_until("there is room again", || {
+    // Health does not look before a commit does.
+    assert_eq!(health(&server), (503, "shard_full".to_owned()));
+    wait_until("there is room again", || {
         server.connect().exchange(&post(REPORT)).status == 200
     });
+    assert_eq!(health(&server), (200, "accepting".to_owned()));
     assert_eq!(lines(server.dir()).len(), 1);
 }
 
