@@ -623,12 +623,13 @@ impl Connection {
     /// Reads and drops what the peer still sends, so that closing does not reset the connection before
     /// the peer has read the answer (RFC 9112 §9.6).
     async fn linger(&mut self) {
-        if self.stream.end_writing().await.is_err() {
+        // A deadline has shut a cut stream down for reading. Were it shut down for writing as well, Linux would
+        // reset it at the next byte (RFC 1122 §4.2.2.13): its end is sent when it is closed. And 0 is not the
+        // peer's end then: what it still sends is looked for in steps.
+        let is_cut = self.stream.is_cut();
+        if !is_cut && self.stream.end_writing().await.is_err() {
             return;
         }
-        // A deadline that has passed has shut the socket down for reading: then 0 is not the peer's end,
-        // and what it still sends is looked for in steps.
-        let is_cut = self.stream.is_late();
         let ends = self.stream.now() + LINGER_MS;
         self.stream.set_deadline(LINGER_MS);
         // What was read goes back first: others have more use for the room. And no asking for room here,

@@ -151,6 +151,8 @@ struct Slot {
     wait: Cell<Wait>,
     deadline: Cell<TickMs>,
     late: Cell<bool>,
+    /// Shut down for reading by a deadline; it stays so.
+    cut: Cell<bool>,
     idle_waker: RefCell<Option<Waker>>,
 }
 
@@ -165,6 +167,7 @@ impl Slot {
             }
             Wait::Read => {
                 self.late.set(true);
+                self.cut.set(true);
                 self.shutdown(Shutdown::Read);
             }
             Wait::Write => {
@@ -293,6 +296,7 @@ impl Stream {
             wait: Cell::new(Wait::Idle),
             deadline: Cell::new(TickMs::MAX),
             late: Cell::new(false),
+            cut: Cell::new(false),
             idle_waker: RefCell::new(None),
         });
         let key = table.slots.borrow_mut().insert(Rc::clone(&slot));
@@ -315,6 +319,12 @@ impl Stream {
     /// Whether the deadline has passed since it was set.
     pub fn is_late(&self) -> bool {
         self.slot.late.get()
+    }
+
+    /// Whether a deadline has ended a read: then a read of 0 bytes says nothing about the peer, whose bytes
+    /// may still come.
+    pub fn is_cut(&self) -> bool {
+        self.slot.cut.get()
     }
 
     /// Waits for bytes without holding a buffer.
