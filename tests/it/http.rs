@@ -2,6 +2,7 @@
 //! connection (RFC 9110, RFC 9112).
 
 use std::io::ErrorKind;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::{self, Answer, Client, Driver, Server, both_drivers, post};
@@ -831,41 +832,54 @@ fn early_refusals_reach_a_client_that_keeps_sending(driver: Driver) {
 }
 
 /// Deadlines are kept to within a tick of a quarter of a second, and count from the last tick.
-const DEADLINE_MIN: Duration = Duration::from_millis(700);
+const TICK: Duration = Duration::from_millis(300);
 
 fn slow_clients(driver: Driver) {
-    let settings = [("HEAD_SECS", "1"), ("BODY_SECS", "1"), ("IDLE_SECS", "1")];
+    // All different: none stands in for another.
+    let [head_secs, body_secs, idle_secs] = [1, 2, 3];
+    let settings = [("HEAD_SECS", "1"), ("BODY_SECS", "2"), ("IDLE_SECS", "3")];
     let server = Server::start(driver, &settings);
-    let (head, body) = (request("Content-Length: 100\r\n", ""), "{");
+    let head = request("Content-Length: 100\r\n", "");
+    let invited = request("Content-Length: 100\r\nExpect: 100-continue\r\n", "");
     let began = Instant::now();
     let connect = |bytes: &str| {
         let mut client = server.connect();
         client.send(bytes.as_bytes()).expect("the bytes are taken");
         client
     };
-    // All at once: each waits for its own deadline.
-    let in_head = [&head[..1], &head[..20], &head[..head.len() - 1]].map(connect);
-    let invited = request("Content-Length: 100\r\nExpect: 100-continue\r\n", "");
-    let in_body = [head.clone() + body, head.clone(), chunked("5\r\n{")].map(|part| connect(&part));
+    let expect_late = |secs: u64| {
+        let elapsed = began.elapsed();
+        assert!(elapsed > Duration::from_secs(secs) - TICK, "{elapsed:?}");
+    };
+    // All at once: each waits for its own deadline. An empty line begins a head.
+    let in_head = ["\r\n", &head[..1], &head[..20], &head[..head.len() - 1]].map(connect);
+    let in_body = [head.clone() + "{", head.clone(), chunked("5\r\n{")].map(|part| connect(&part));
     let mut waiting = connect(&invited);
-    let mut idle = ["", "\r\n"].map(connect);
+    assert_eq!(waiting.answer().status, 100);
+    let idle = connect("");
     let mut after_one = connect("");
     after_one.expect_kept();
-
-    for mut client in in_head {
-        let message = "request head took too long";
-        expect_refusal(&client.answer(), 408, "too_slow", message);
+    let is_refused = |mut client: Client, part: &str, secs| {
+        let message = format!("request {part} took too long");
+        expect_refusal(&client.answer(), 408, "too_slow", &message);
+        expect_late(secs);
         client.expect_closed();
-    }
-    assert_eq!(waiting.answer().status, 100);
-    for mut client in in_body.into_iter().chain([waiting]) {
-        let message = "request body took too long";
-        expect_refusal(&client.answer(), 408, "too_slow", message);
-        client.expect_closed();
-    }
-    idle[0].expect_closed();
-    after_one.expect_closed();
-    assert!(began.elapsed() > DEADLINE_MIN, "{:?}", began.elapsed());
+    };
+    // Each is looked at by a thread of its own, so that none is found late because another was.
+    thread::scope(|scope| {
+        for client in in_head {
+            scope.spawn(move || is_refused(client, "head", head_secs));
+        }
+        for client in in_body.into_iter().chain([waiting]) {
+            scope.spawn(move || is_refused(client, "body", body_secs));
+        }
+        for mut client in [idle, after_one] {
+            scope.spawn(move || {
+                client.expect_closed();
+                expect_late(idle_secs);
+            });
+        }
+    });
 
     // Bytes that keep coming do not move a deadline.
     let spaces = " ".repeat(100);
@@ -874,13 +888,19 @@ fn slow_clients(driver: Driver) {
         (&head, &spaces, "request body took too long"),
     ] {
         let mut client = connect(at_once);
-        for byte in slowly.bytes() {
+        let mut rest = slowly.as_bytes().chunks(1);
+        for byte in rest.by_ref() {
             if client.has_bytes_within(Duration::from_millis(50)) {
                 break;
             }
-            client.send(&[byte]).expect("the byte is taken");
+            client.send(byte).expect("the byte is taken");
+        }
+        // The client goes on until it reads the answer, and is not reset for it.
+        for byte in rest.by_ref().take(5) {
+            client.send(byte).expect("the byte is taken");
         }
         expect_refusal(&client.answer(), 408, "too_slow", message);
+        client.expect_closed();
     }
     assert_eq!(stored(server), [""; 0]);
 }
