@@ -32,8 +32,9 @@ use slab::Slab;
 use crate::segment::writer::Then;
 use crate::time::{Now, Timestamp};
 
-/// A batch takes no line beyond this: the longest stretch of text that is committed at once.
-pub const BATCH_BYTES_MAX: usize = 4 << 20;
+/// A batch takes no line beyond this: the longest stretch of text that is committed at once, and room
+/// that each of a core's few batches has from the start. Some 10 ms of work, a few times a sync.
+pub const BATCH_BYTES_MAX: usize = 2 << 20;
 
 /// The wall clock may drift this far from a segment's own clock before a new segment begins.
 const CLOCK_STEP_MS: u64 = 1000;
@@ -99,7 +100,7 @@ pub struct Batch {
 impl Batch {
     fn empty() -> Batch {
         Batch {
-            text: Vec::new(),
+            text: Vec::with_capacity(BATCH_BYTES_MAX),
             lines: 0,
             first: Timestamp::MAX,
             then: Then::KeepOpen,
@@ -679,7 +680,7 @@ mod tests {
         };
         let shard = shared(limits);
         for _ in 0..10 {
-            drop(append(&shard, at(0, 0), 1 << 20));
+            drop(append(&shard, at(0, 0), 1 << 19));
         }
         let expected = ["4 at 0, KeepOpen", "4 at 0, KeepOpen", "2 at 0, KeepOpen"];
         assert_eq!(steps(&shard, 0), expected);
@@ -694,9 +695,9 @@ mod tests {
         for (next, at_ms) in [(at(0, 9), 0), (at(70_000, 70_000), 70_000)] {
             let shard = shared(limits);
             for _ in 0..4 {
-                drop(append(&shard, at(5000, 0), 1 << 20));
+                drop(append(&shard, at(5000, 0), 1 << 19));
             }
-            drop(append(&shard, next, 1 << 20));
+            drop(append(&shard, next, 1 << 19));
             let expected = [
                 "4 at 5000, Seal".to_owned(),
                 format!("1 at {at_ms}, KeepOpen"),
