@@ -36,6 +36,10 @@ use crate::segment::name::CoreIndex;
 use crate::segment::writer::Abandoned;
 use crate::worker::{self, Setup, WorkerError};
 
+/// How often a port in use is tried, and the time between two tries.
+const PORT_TRIES: u32 = 100;
+const PORT_PAUSE: Duration = Duration::from_millis(10);
+
 /// Descriptors kept for files, rings and threads: so many for the process, and so many a core.
 const FILES_PER_PROCESS: u64 = 64;
 const FILES_PER_CORE: u64 = 32;
@@ -305,7 +309,7 @@ fn is_absent(ip: IpAddr, error: &io::Error) -> bool {
 fn bind_address(address: SocketAddr, by_core: &mut [Vec<TcpListener>]) -> io::Result<SocketAddr> {
     if address.port() != 0 {
         // A stranger that shares its port as well would silently take half of the connections.
-        drop(bind_listener(address, Share::Alone)?);
+        drop(bind_when_free(address, || thread::sleep(PORT_PAUSE))?);
     }
     let mut address = address;
     for listeners in by_core {
@@ -314,6 +318,18 @@ fn bind_address(address: SocketAddr, by_core: &mut [Vec<TcpListener>]) -> io::Re
         listeners.push(listener);
     }
     Ok(address)
+}
+
+/// Binds an address that may be about to be free: after a process was killed, the kernel takes down its
+/// rings, and with them the listeners they waited for, some milliseconds after the process has gone.
+fn bind_when_free(address: SocketAddr, mut pause: impl FnMut()) -> io::Result<TcpListener> {
+    for _ in 1..PORT_TRIES {
+        match bind_listener(address, Share::Alone) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => pause(),
+            result => return result,
+        }
+    }
+    bind_listener(address, Share::Alone)
 }
 
 /// Raises the limit on descriptors as far as it goes; the connections that each core may then keep.
@@ -411,5 +427,25 @@ impl Workers {
                 self.drain();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_waited_for_but_not_for_ever() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let holder = bind_listener(address, Share::Alone).expect("binds");
+        let address = holder.local_addr().expect("is bound");
+        let mut pauses = 0;
+        let error = bind_when_free(address, || pauses += 1).expect_err("is in use");
+        assert_eq!(
+            (error.kind(), pauses),
+            (io::ErrorKind::AddrInUse, PORT_TRIES - 1)
+        );
+        let mut holder = Some(holder);
+        bind_when_free(address, || drop(holder.take())).expect("is free after a pause");
     }
 }
