@@ -31,6 +31,7 @@ use crate::http::HEAD_BYTES_MAX;
 use crate::http::body::{ChunkedDecoder, Framing, Progress};
 use crate::http::head::{self, Expect, HeadScan, Persistence};
 use crate::http::response::{self, Content, HttpDate, Response, Terms, Value};
+use crate::pool::{Pool, READ_BYTES};
 use crate::report::{REPORT_BYTES_MAX, Validator};
 use crate::route::{Route, route};
 use crate::rt;
@@ -38,9 +39,6 @@ use crate::rt::net::{Connections, Idle, Stream, TickMs};
 use crate::segment::name::CoreIndex;
 use crate::shard::{Refusal, Shard, Ticket};
 use crate::time::Now;
-
-/// Room for a head and a usual report, so that most requests take one read.
-const READ_BYTES: usize = 16 << 10;
 
 /// A body that nobody wants is read and dropped up to here, to keep the connection.
 const SKIP_BYTES_MAX: usize = 64 << 10;
@@ -51,16 +49,6 @@ const LINGER_MS: TickMs = 2_000;
 const LINGER_STEP: Duration = Duration::from_millis(100);
 /// Through a buffer of this size.
 const LINGER_READ_BYTES: usize = 4 << 10;
-
-/// A read buffer that has grown beyond this is not kept for the next request.
-const KEPT_BUFFER_BYTES_MAX: usize = 256 << 10;
-/// Bytes of read buffers that a core keeps for its next requests: those of 256 connections with reports
-/// of 62 KB, since a ring reads on all of them at once.
-const KEPT_BYTES_MAX: usize = 16 << 20;
-/// Bytes of buffers for answers and for decoded bodies that a core keeps, and the largest of them. By
-/// bytes: the answers to a whole batch, some 200 bytes each, are on their way at once.
-const KEPT_SCRATCHES_BYTES_MAX: usize = 4 << 20;
-const KEPT_SCRATCH_BYTES_MAX: usize = 64 << 10;
 
 /// How long a connection may take over what, in milliseconds.
 #[derive(Clone, Copy, Debug)]
@@ -75,8 +63,8 @@ pub struct Deadlines {
     pub write_ms: TickMs,
 }
 
-/// What the connections of a core share.
-pub struct Shared {
+/// What the connections of a core need of it.
+pub struct Parts {
     /// The open connections.
     pub connections: Rc<Connections>,
     /// Where lines go.
@@ -87,6 +75,8 @@ pub struct Shared {
     pub ack: Ack,
     /// How long things may take.
     pub deadlines: Deadlines,
+    /// Bytes that requests being read and lines being committed may take together.
+    pub held_bytes_max: u64,
     /// Of all cores.
     pub health: Arc<Health>,
     /// When the server started, on the monotonic clock.
@@ -95,126 +85,47 @@ pub struct Shared {
     pub clock: fn() -> Now,
     /// Whose pages may post.
     pub origins: Origins,
+}
+
+/// What the connections of a core share.
+pub struct Shared {
+    /// What the worker has made for them.
+    pub parts: Parts,
     /// The time for the Date field; the worker's tick keeps it.
     pub date: Cell<HttpDate>,
     /// Whether connections may stay open.
     pub stay: Cell<Persistence>,
-    /// Bytes that requests being read and lines being committed may take together.
-    held_bytes_max: u64,
     /// Bytes of the buffers that connections are reading into.
     reading_bytes: Cell<u64>,
     validator: RefCell<Validator>,
-    buffers: RefCell<Vec<BytesMut>>,
-    /// Bytes of `buffers`: `kept_bytes <= KEPT_BYTES_MAX`.
-    kept_bytes: Cell<usize>,
-    scratches: RefCell<Vec<Vec<u8>>>,
-    kept_scratches_bytes: Cell<usize>,
-}
-
-/// The parts of [`Shared`] that the worker makes.
-pub struct Parts {
-    /// See [`Shared`].
-    pub connections: Rc<Connections>,
-    /// See [`Shared`].
-    pub shard: Rc<RefCell<Shard>>,
-    /// See [`Shared`].
-    pub core: CoreIndex,
-    /// See [`Shared`].
-    pub ack: Ack,
-    /// See [`Shared`].
-    pub deadlines: Deadlines,
-    /// See [`Shared`].
-    pub held_bytes_max: u64,
-    /// See [`Shared`].
-    pub health: Arc<Health>,
-    /// See [`Shared`].
-    pub started_ms: u64,
-    /// See [`Shared`].
-    pub clock: fn() -> Now,
-    /// See [`Shared`].
-    pub origins: Origins,
-    /// See [`Shared`].
-    pub date: HttpDate,
+    pool: Pool,
 }
 
 impl Shared {
-    /// With empty pools.
-    pub fn new(parts: Parts) -> Shared {
+    /// With nothing in use.
+    pub fn new(parts: Parts, date: HttpDate) -> Shared {
         Shared {
-            connections: parts.connections,
-            shard: parts.shard,
-            core: parts.core,
-            ack: parts.ack,
-            deadlines: parts.deadlines,
-            health: parts.health,
-            started_ms: parts.started_ms,
-            clock: parts.clock,
-            origins: parts.origins,
-            date: Cell::new(parts.date),
+            parts,
+            date: Cell::new(date),
             stay: Cell::new(Persistence::KeepAlive),
-            held_bytes_max: parts.held_bytes_max,
             reading_bytes: Cell::new(0),
             validator: RefCell::new(Validator::new()),
-            buffers: RefCell::default(),
-            kept_bytes: Cell::new(0),
-            scratches: RefCell::default(),
-            kept_scratches_bytes: Cell::new(0),
-        }
-    }
-
-    /// An empty buffer with room for [`READ_BYTES`].
-    fn take_buffer(&self) -> BytesMut {
-        match self.buffers.borrow_mut().pop() {
-            Some(buffer) => {
-                self.kept_bytes
-                    .set(self.kept_bytes.get() - buffer.capacity());
-                buffer
-            }
-            None => BytesMut::with_capacity(READ_BYTES),
-        }
-    }
-
-    fn keep_buffer(&self, mut buffer: BytesMut) {
-        buffer.clear();
-        // Takes the room in front back, which `advance` had given up, without a new allocation.
-        buffer.reserve(READ_BYTES);
-        let bytes = buffer.capacity();
-        if bytes <= KEPT_BUFFER_BYTES_MAX && self.kept_bytes.get() + bytes <= KEPT_BYTES_MAX {
-            self.kept_bytes.set(self.kept_bytes.get() + bytes);
-            self.buffers.borrow_mut().push(buffer);
+            pool: Pool::default(),
         }
     }
 
     /// Whether a connection may take `more` bytes to read into.
     fn has_room(&self, more: u64) -> bool {
-        let held = self.shard.borrow().held_bytes() + self.reading_bytes.get();
-        held + more <= self.held_bytes_max
+        let held = self.parts.shard.borrow().held_bytes() + self.reading_bytes.get();
+        held + more <= self.parts.held_bytes_max
     }
 
     /// Whether a report is answered before it is committed: with `ACK=buffered`, while commits keep up.
     /// Once the shard holds a quarter of what it may, answers wait for them, so that clients who are
     /// faster than the disk are slowed down to it, and not refused.
     fn answers_at_once(&self) -> bool {
-        let keeps_up = || self.shard.borrow().held_bytes() <= self.held_bytes_max / 4;
-        self.ack == Ack::Buffered && keeps_up()
-    }
-
-    /// An empty buffer for an answer or a decoded body.
-    fn take_scratch(&self) -> Vec<u8> {
-        let scratch = self.scratches.borrow_mut().pop().unwrap_or_default();
-        let kept = &self.kept_scratches_bytes;
-        kept.set(kept.get() - scratch.capacity());
-        scratch
-    }
-
-    fn keep_scratch(&self, mut scratch: Vec<u8>) {
-        scratch.clear();
-        let bytes = scratch.capacity();
-        let kept = &self.kept_scratches_bytes;
-        if bytes <= KEPT_SCRATCH_BYTES_MAX && kept.get() + bytes <= KEPT_SCRATCHES_BYTES_MAX {
-            kept.set(kept.get() + bytes);
-            self.scratches.borrow_mut().push(scratch);
-        }
+        let keeps_up = || self.parts.shard.borrow().held_bytes() <= self.parts.held_bytes_max / 4;
+        self.parts.ack == Ack::Buffered && keeps_up()
     }
 }
 
@@ -281,7 +192,7 @@ impl Connection {
     fn give_back(&mut self) {
         let buffer = std::mem::take(&mut self.buffer);
         if buffer.capacity() > 0 {
-            self.shared.keep_buffer(buffer);
+            self.shared.pool.keep_buffer(buffer);
         }
         self.note_reading(0);
     }
@@ -298,7 +209,8 @@ impl Connection {
             return Ok(());
         }
         self.give_back();
-        self.stream.set_deadline(self.shared.deadlines.idle_ms);
+        self.stream
+            .set_deadline(self.shared.parts.deadlines.idle_ms);
         match self.stream.wait_idle().await {
             Ok(Idle::Readable) => Ok(()),
             Ok(Idle::Late) | Err(_) => Err(End::Gone),
@@ -314,8 +226,9 @@ impl Connection {
             Ok(Route::PostReport) => self.serve_report(request).await,
             Ok(Route::Health) => {
                 let shared = Rc::clone(&self.shared);
-                let now = (shared.clock)();
-                let (status, body) = status::health(&shared.health, now, shared.started_ms);
+                let now = (shared.parts.clock)();
+                let (status, body) =
+                    status::health(&shared.parts.health, now, shared.parts.started_ms);
                 self.answer_without_body(&request, json(status, &body))
                     .await
             }
@@ -343,7 +256,8 @@ impl Connection {
 
     /// Reads up to the end of a head. The outer error ends the connection without an answer.
     async fn read_head(&mut self) -> Result<Result<Request, Rejection>, End> {
-        self.stream.set_deadline(self.shared.deadlines.head_ms);
+        self.stream
+            .set_deadline(self.shared.parts.deadlines.head_ms);
         self.origin.forget();
         let mut scan = HeadScan::default();
         let head_len = loop {
@@ -361,7 +275,7 @@ impl Connection {
             Ok(head) => head,
             Err(error) => return Ok(Err(Rejection::Head(error))),
         };
-        self.origin.judge(&head, &self.shared.origins);
+        self.origin.judge(&head, &self.shared.parts.origins);
         let route = match (head.expect, route(head.method, head.path)) {
             (Expect::Unknown, _) => Err(Rejection::Expectation),
             (_, Err(no_route)) => Err(Rejection::NoRoute(no_route)),
@@ -381,7 +295,8 @@ impl Connection {
     }
 
     async fn serve_report(&mut self, request: Request) -> Result<(), End> {
-        self.stream.set_deadline(self.shared.deadlines.body_ms);
+        self.stream
+            .set_deadline(self.shared.parts.deadlines.body_ms);
         let taken = match request.framing {
             Framing::None => unreachable!("`check_head` asks for a length"),
             Framing::Length(length) => {
@@ -400,7 +315,7 @@ impl Connection {
                 Err(rejection) => return self.reject_last(&rejection).await,
                 Ok(body) => {
                     let taken = self.take(&body);
-                    self.shared.keep_scratch(body);
+                    self.shared.pool.keep_scratch(body);
                     taken
                 }
             },
@@ -436,7 +351,12 @@ impl Connection {
 
     fn take(&self, body: &[u8]) -> Result<Ticket, Rejection> {
         let shared = &self.shared;
-        reports::take(&shared.validator, &shared.shard, (shared.clock)(), body)
+        reports::take(
+            &shared.validator,
+            &shared.parts.shard,
+            (shared.parts.clock)(),
+            body,
+        )
     }
 
     /// Reads until the buffer holds `end` bytes.
@@ -468,7 +388,7 @@ impl Connection {
             self.invite_body(request).await?;
         }
         let mut decoder = ChunkedDecoder::new(REPORT_BYTES_MAX as u64);
-        let mut body = self.shared.take_scratch();
+        let mut body = self.shared.pool.take_scratch();
         loop {
             let step = match decoder.decode(&self.buffer, &mut body) {
                 Ok(step) => step,
@@ -488,10 +408,11 @@ impl Connection {
     /// Sends `100 Continue` to a client that waits for it.
     async fn invite_body(&mut self, request: &Request) -> Result<(), End> {
         if request.expect == Expect::Continue {
-            let mut answer = self.shared.take_scratch();
+            let mut answer = self.shared.pool.take_scratch();
             answer.extend_from_slice(response::CONTINUE);
             self.write(answer).await?;
-            self.stream.set_deadline(self.shared.deadlines.body_ms);
+            self.stream
+                .set_deadline(self.shared.parts.deadlines.body_ms);
         }
         Ok(())
     }
@@ -513,7 +434,7 @@ impl Connection {
         }
         let mut buffer = std::mem::take(&mut self.buffer);
         if buffer.capacity() == 0 {
-            buffer = self.shared.take_buffer();
+            buffer = self.shared.pool.take_buffer();
         } else if is_full {
             buffer.reserve(room);
         }
@@ -554,7 +475,8 @@ impl Connection {
                 other => Err(other),
             };
         }
-        self.stream.set_deadline(self.shared.deadlines.body_ms);
+        self.stream
+            .set_deadline(self.shared.parts.deadlines.body_ms);
         match self.read_until(end, request).await? {
             Ok(()) => {
                 self.buffer.advance(end);
@@ -568,7 +490,10 @@ impl Connection {
     /// Health says so until the next commit.
     fn note_full(&self) {
         let shared = &self.shared;
-        shared.health.refuse(shared.core, Refusal::ShardFull);
+        shared
+            .parts
+            .health
+            .refuse(shared.parts.core, Refusal::ShardFull);
     }
 
     async fn reject_last(&mut self, rejection: &Rejection) -> Result<(), End> {
@@ -601,7 +526,7 @@ impl Connection {
         if is_our_end {
             terms.persistence = Persistence::Close;
         }
-        let mut answer = self.shared.take_scratch();
+        let mut answer = self.shared.pool.take_scratch();
         let date = self.shared.date.get();
         response.write(terms, &date, &self.origin.fields(), &mut answer);
         self.write(answer).await?;
@@ -614,9 +539,10 @@ impl Connection {
     }
 
     async fn write(&mut self, answer: Vec<u8>) -> Result<(), End> {
-        self.stream.set_deadline(self.shared.deadlines.write_ms);
+        self.stream
+            .set_deadline(self.shared.parts.deadlines.write_ms);
         let (result, answer) = self.stream.write_all(answer).await;
-        self.shared.keep_scratch(answer);
+        self.shared.pool.keep_scratch(answer);
         result.map_err(|_: io::Error| End::Gone)
     }
 

@@ -10,8 +10,8 @@
 //!
 //! At the side: [`server`] starts one [`worker`] per core and waits for signals, [`salvage`] closes the
 //! segments that a core has given up, [`verify`] checks files on demand, [`health`] says whether reports
-//! are accepted, [`config`] holds the settings, [`time`] the spelling of times, [`rt`] the runtime, [`log`]
-//! where events go.
+//! are accepted, [`pool`] holds the connections' buffers, [`config`] the settings, [`command`] the
+//! sub-commands' arguments, [`time`] the spelling of times, [`rt`] the runtime, [`log`] where events go.
 //!
 //! What is deliberately absent:
 //!
@@ -28,6 +28,7 @@ pub mod server;
 pub mod worker;
 
 pub mod conn;
+pub mod pool;
 
 pub mod http;
 pub mod route;

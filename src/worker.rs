@@ -211,19 +211,21 @@ impl Worker {
             health: Arc::clone(&setup.health),
             connections_max: setup.connections_max,
             draining: Once::default(),
-            shared: Rc::new(Shared::new(Parts {
-                connections,
-                shard,
-                core: setup.core,
-                ack: setup.ack,
-                deadlines: setup.deadlines,
-                held_bytes_max: setup.held_bytes_max,
-                health: setup.health,
-                started_ms: setup.started_ms,
-                clock: now,
-                origins: setup.origins,
-                date: HttpDate::from_system(SystemTime::now()),
-            })),
+            shared: Rc::new(Shared::new(
+                Parts {
+                    connections,
+                    shard,
+                    core: setup.core,
+                    ack: setup.ack,
+                    deadlines: setup.deadlines,
+                    held_bytes_max: setup.held_bytes_max,
+                    health: setup.health,
+                    started_ms: setup.started_ms,
+                    clock: now,
+                    origins: setup.origins,
+                },
+                HttpDate::from_system(SystemTime::now()),
+            )),
         });
         let mut commit = rt::spawn(commit.run());
         let mut tick = rt::spawn(tick(Rc::clone(&worker.shared)));
@@ -249,7 +251,7 @@ impl Worker {
         // Said once when it begins, not at every try.
         let mut is_exhausted = false;
         while !self.draining.has_happened() {
-            if self.shared.connections.count() >= self.connections_max {
+            if self.shared.parts.connections.count() >= self.connections_max {
                 if !is_exhausted {
                     let limit = self.connections_max;
                     tracing::warn!(core = self.core, limit, "as many connections as may be");
@@ -264,7 +266,7 @@ impl Worker {
             };
             match waited.and_then(|()| self.accept_waiting(&listener, self.connections_max)) {
                 Ok(()) => {
-                    let open = self.shared.connections.count();
+                    let open = self.shared.parts.connections.count();
                     is_exhausted = is_exhausted && open >= self.connections_max;
                 }
                 Err(error) => {
@@ -291,7 +293,7 @@ impl Worker {
 
     /// Accepts until nobody waits or so many connections are open.
     fn accept_waiting(&self, listener: &Listener, connections_max: usize) -> io::Result<()> {
-        while self.shared.connections.count() < connections_max {
+        while self.shared.parts.connections.count() < connections_max {
             let socket = match listener.accept() {
                 Ok(Some(socket)) => socket,
                 Ok(None) => return Ok(()),
@@ -299,7 +301,7 @@ impl Worker {
                 // The client has gone again.
                 Err(_) => continue,
             };
-            let stream = Stream::from_accepted(socket, &self.shared.connections)?;
+            let stream = Stream::from_accepted(socket, &self.shared.parts.connections)?;
             rt::spawn(conn::serve(stream, Rc::clone(&self.shared)));
         }
         Ok(())
@@ -319,7 +321,7 @@ impl Worker {
                 .await
                 .map_err(|panicked| WorkerError::Task("listener", panicked))?;
         }
-        let connections = &self.shared.connections;
+        let connections = &self.shared.parts.connections;
         connections.end_idle_at(connections.now() + DRAIN_IDLE_MS.min(drain_ms));
         let drained = rt::timeout(Duration::from_millis(drain_ms), connections.empty()).await;
         if drained.is_none() {
@@ -328,7 +330,7 @@ impl Worker {
             connections.abort_waits(CUT_OFF_MS);
             connections.empty().await;
         }
-        self.shared.shard.borrow_mut().close();
+        self.shared.parts.shard.borrow_mut().close();
         commit.await.map_err(WorkerError::Commit)
     }
 }
@@ -383,6 +385,6 @@ async fn tick(shared: Rc<Shared>) {
     loop {
         rt::sleep(TICK).await;
         shared.date.set(HttpDate::from_system(SystemTime::now()));
-        shared.connections.expire(now().monotonic_ms);
+        shared.parts.connections.expire(now().monotonic_ms);
     }
 }

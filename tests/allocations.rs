@@ -235,7 +235,7 @@ impl Core {
         );
         let commit = rt::spawn(commit.run());
         let ms = u64::try_from(DEADLINE.as_millis()).expect("fits");
-        let shared = Rc::new(Shared::new(Parts {
+        let parts = Parts {
             connections: Connections::new(),
             shard,
             core: 0,
@@ -251,8 +251,8 @@ impl Core {
             started_ms: now().monotonic_ms,
             clock: now,
             origins: Origins::Any,
-            date: HttpDate::from_system(SystemTime::now()),
-        }));
+        };
+        let shared = Rc::new(Shared::new(parts, HttpDate::from_system(SystemTime::now())));
         Core {
             shared,
             seen,
@@ -261,10 +261,10 @@ impl Core {
     }
 
     async fn accept(&self, listener: &Listener, count: usize) {
-        while self.shared.connections.count() < count {
+        while self.shared.parts.connections.count() < count {
             listener.readable().await.expect("polls");
             while let Some(socket) = listener.accept().expect("accepts") {
-                let stream = Stream::from_accepted(socket, &self.shared.connections);
+                let stream = Stream::from_accepted(socket, &self.shared.parts.connections);
                 let stream = stream.expect("registers");
                 rt::spawn(conn::serve(stream, Rc::clone(&self.shared)));
             }
@@ -272,8 +272,8 @@ impl Core {
     }
 
     async fn stop(self) {
-        self.shared.connections.empty().await;
-        self.shared.shard.borrow_mut().close();
+        self.shared.parts.connections.empty().await;
+        self.shared.parts.shard.borrow_mut().close();
         self.commit.await.expect("no panic");
     }
 }

@@ -20,6 +20,7 @@ const REPORT: &[u8] = br#"{"clientId":"c","timestamp":"t","hosts":[]}"#;
 fn connections_beyond_the_limit_wait(driver: Driver) {
     let server = Server::start_with(driver, &[("WORKERS", "1")], |binary| {
         let mut command = Command::new("/bin/sh");
+        command.env_clear();
         command.arg("-c").arg("ulimit -n 104; exec \"$0\"");
         command.arg(binary.get_program());
         command
