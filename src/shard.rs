@@ -39,8 +39,9 @@ pub const BATCH_BYTES_MAX: usize = 2 << 20;
 /// The wall clock may drift this far from a segment's own clock before a new segment begins.
 const CLOCK_STEP_MS: u64 = 1000;
 
-/// Buffers kept for reuse: one gathers while one is committed.
-const SPARE_MAX: usize = 2;
+/// Buffers kept for reuse, until a segment is sealed for its age: one gathers and one is committed, more
+/// where reports are large.
+const SPARE_MAX: usize = 4;
 
 /// Why a shard takes no line, or could not commit one that it had taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
