@@ -1,4 +1,4 @@
-//! A core at work allocates nothing per report, from the socket to the encoder.
+//! A core at work allocates nothing per report, from the socket to the encoder, and little per connection.
 //!
 //! The pieces of a worker run on one thread, over real sockets and files, and the clients on another:
 //! allocations are counted by thread. What a core does once in a while may allocate, and is counted
@@ -343,6 +343,18 @@ fn check(driver: Driver, samples: usize, clients: usize) {
     // Else the bound would say nothing about the reports of a batch.
     let is_batched = reports_per_commit > clients as f64 / 16.0;
     assert!(is_batched, "{counted}");
+}
+
+/// What a connection takes while it is idle is its task, and little else. The largest wait of the whole
+/// conversation counts, so that a large value kept over any of them shows here.
+#[test]
+fn a_connection_is_small() {
+    fn task_bytes<A, B, F>(_: fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+    let bytes = task_bytes(conn::serve);
+    println!("{bytes} bytes");
+    assert!(bytes <= 2048, "{bytes} bytes");
 }
 
 #[test]
