@@ -7,7 +7,7 @@
 //!           └───────┴── refused ─────────────────────▲  └─▶ linger ─▶ closed
 //! ```
 //!
-//! An idle connection holds no buffer. Every wait has a deadline, kept by [`rt::net`](crate::rt::net):
+//! An idle connection holds no buffer. Every wait has a deadline, kept by [`rt::net`]:
 //! idle, head and body from their first byte, the answer from its first write; the wait for a commit has
 //! none, since the report is stored whatever becomes of its client. What is refused before its body is
 //! read is answered at once; a short body is then skipped, for a longer one the connection ends, lingering

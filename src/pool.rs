@@ -1,7 +1,7 @@
 //! The buffers that a core's connections take turns with, so that a busy core allocates nothing and an idle
 //! connection holds nothing.
 //!
-//! Invariant: what is kept takes at most [`KEPT_BUFFERS_BYTES_MAX`] and [`KEPT_SCRATCHES_BYTES_MAX`]; what
+//! Invariant: what is kept takes at most `KEPT_BUFFERS_BYTES_MAX` and `KEPT_SCRATCHES_BYTES_MAX`; what
 //! is beyond that, or has grown unusually large, goes back to the allocator.
 
 use std::cell::{Cell, RefCell};

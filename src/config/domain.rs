@@ -266,6 +266,6 @@ impl Domain for OriginLists {
     }
 
     fn range(&self) -> String {
-        format!("any or up to {ORIGINS_MAX} of https://example.org")
+        format!("any or up to {ORIGINS_MAX} origins")
     }
 }

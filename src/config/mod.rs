@@ -146,7 +146,7 @@ options:
     ack: Ack = "durable", Words(Ack::WORDS);
 
     /// origins whose pages may post, with commas between, as browsers spell them
-    /// (CORS_ORIGINS; any or up to 64 of https://example.org; default any)
+    /// (CORS_ORIGINS; any or up to 64 origins; default any)
     cors_origins: Origins = "any", OriginLists;
 
     /// bytes of lines at which a segment is sealed

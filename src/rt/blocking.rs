@@ -1,7 +1,7 @@
 //! The blocking thread of a core: runs the calls that would block it, one after the other.
 //!
 //! Only calls of the commit loop come here (create, reserve, rename, sync a directory; on epoll also
-//! write and sync), so at most [`QUEUE_MAX`] of them wait: one commit, one seal, and what a dropped
+//! write and sync), so at most `QUEUE_MAX` of them wait: one commit, one seal, and what a dropped
 //! future has left.
 
 use std::io;

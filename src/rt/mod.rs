@@ -1,7 +1,7 @@
 //! The runtime of one core: the only place that knows monoio.
 //!
 //! Owns: choosing the driver, tasks, sleeping ([`run`], [`spawn`], [`sleep`]), sockets with deadlines
-//! ([`net`]), writes to files ([`file`]), and the blocking thread for what must not block a core
+//! ([`net`]), writes to files ([`mod@file`]), and the blocking thread for what must not block a core
 //! ([`blocking`]). Kept thin, so that another completion-based runtime can take monoio's place.
 //!
 //! What monoio 0.2.4 makes a rule here:

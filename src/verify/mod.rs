@@ -1,7 +1,7 @@
 //! Checking the segments of a data directory, beside a running server or without one.
 //!
-//! Owns what is checked of a file ([`check`]), which files there are and the threads that share them
-//! ([`run`]). Leaves the printing to [`print`].
+//! Owns what is checked of a file (`check`), which files there are and the threads that share them
+//! ([`run`]). Leaves the printing to [`mod@print`].
 //!
 //! | a segment of ours | a file of the Go server | an open segment |
 //! | --- | --- | --- |
