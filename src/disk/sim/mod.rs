@@ -96,11 +96,6 @@ impl SimDisk {
         self.state.borrow_mut().faults.push(fault);
     }
 
-    /// Lets every operation that begins from now on go well.
-    pub fn heal(&self) {
-        self.state.borrow_mut().faults.clear();
-    }
-
     /// Ends the wait of operations with [`End::Wait`].
     pub fn release(&self) {
         let mut state = self.state.borrow_mut();
