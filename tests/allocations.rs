@@ -2,7 +2,7 @@
 //!
 //! The pieces of a worker run on one thread, over real sockets and files, and the clients on another:
 //! allocations are counted by thread. What a core does once in a while may allocate, and is counted
-//! here: calls on its helper thread, and buffers that meet the largest batch so far.
+//! here: calls on its blocking thread, and buffers that meet the largest batch so far.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, Read, Write};
@@ -32,7 +32,7 @@ use netwatch_server::worker::now;
 #[allow(dead_code, reason = "other targets use the rest")]
 mod reports;
 
-/// A call on the helper thread takes its box and the channel of its answer.
+/// A call on the blocking thread takes its box and the channel of its answer.
 const PER_CALL: u64 = 2;
 
 /// Buffers and tables that grow, by doubling, when a batch is larger than all before it or more
@@ -61,7 +61,7 @@ struct CountingDisk {
 
 #[derive(Default)]
 struct Seen {
-    /// Operations that are calls on the helper thread.
+    /// Operations that are calls on the blocking thread.
     calls: Cell<u64>,
     syncs: Cell<u64>,
 }
