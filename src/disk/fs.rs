@@ -418,6 +418,27 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_is_not_text_is_left_alone() {
+        use std::os::unix::ffi::OsStrExt;
+
+        use crate::segment::recover::{Recovered, recover_entry};
+
+        let dir = tempfile::tempdir().expect("a directory");
+        let disk = Fs::lock(dir.path()).expect("locks");
+        let name = std::ffi::OsStr::from_bytes(b"reports-\xff.jsonl.zst");
+        let path = dir.path().join(".open").join(name);
+        fs::write(&path, "text").expect("writes");
+        block_on(async {
+            let entries = disk.list(Dir::Open).await.expect("lists");
+            assert_eq!(entries.len(), 1);
+            assert_eq!(entries[0].kind, EntryKind::Unnamable);
+            let recovered = recover_entry(&disk, &entries[0]).await;
+            assert_eq!(recovered.expect("nothing is tried"), Recovered::Left);
+        });
+        assert_eq!(fs::read(&path).expect("it is there"), b"text");
+    }
+
+    #[test]
     fn reserving_keeps_the_length_and_truncating_gives_back() {
         let dir = tempfile::tempdir().expect("a directory");
         let disk = Fs::lock(dir.path()).expect("locks");
