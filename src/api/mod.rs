@@ -1,6 +1,7 @@
 //! What is answered: parsed request → answer, one module per resource. The only layer that knows status
 //! codes.
 
+pub mod batch;
 pub mod cors;
 pub mod reject;
 pub mod reports;

@@ -20,6 +20,7 @@
 //! in bytes.
 
 pub mod body;
+pub mod coding;
 pub mod head;
 pub mod response;
 

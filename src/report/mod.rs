@@ -22,6 +22,7 @@
 //!   and no escapes of lone surrogates. A byte order mark is refused (§8.1).
 //! - A report of up to 256 KiB is checked and stored without allocation, once buffers have grown.
 
+pub mod batch;
 mod fault;
 
 use std::error::Error;
