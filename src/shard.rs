@@ -32,8 +32,8 @@ use slab::Slab;
 use crate::segment::writer::Then;
 use crate::time::{Now, Timestamp};
 
-/// A batch takes no line beyond this: the longest stretch of text that is committed at once, and room
-/// that each of a core's few batches has from the start. Some 10 ms of work, a few times a sync.
+/// A batch takes no line beyond this but those of one body, which are committed together however long they
+/// are. Room that each of a core's few batches has from the start. Some 10 ms of work, a few times a sync.
 pub const BATCH_BYTES_MAX: usize = 2 << 20;
 
 /// The wall clock may drift this far from a segment's own clock before a new segment begins.
@@ -81,6 +81,15 @@ pub struct Limits {
     pub segment_ms: u64,
     /// When to commit.
     pub gather: Gather,
+}
+
+/// What a connection has to append: one report, or those of one body.
+#[derive(Clone, Copy, Debug)]
+pub struct Lines {
+    /// How many; not 0.
+    pub count: u32,
+    /// Their bytes, with line breaks.
+    pub bytes: usize,
 }
 
 /// Lines for one commit.
@@ -228,53 +237,54 @@ impl Shard {
         }
     }
 
-    /// Takes a line of at most `line_bytes_max` bytes, which `write` appends with the time it is given.
-    /// Returns the key of its ticket.
+    /// Takes lines which `write` appends with the time it is given, all to one commit. Returns the key of
+    /// their ticket.
     fn append(
         &mut self,
         now: Now,
-        line_bytes_max: usize,
+        lines: Lines,
         write: impl FnOnce(Timestamp, &mut Vec<u8>),
     ) -> Result<usize, Refusal> {
         self.check_gate()?;
-        if self.held_bytes + line_bytes_max as u64 > self.limits.held_bytes_max {
+        if self.held_bytes + lines.bytes as u64 > self.limits.held_bytes_max {
             return Err(Refusal::ShardFull);
         }
         // Before the batch is closed for its size: its segment may end here too.
         let received_at = self.plan(now);
         let had = self.gathering.text.len();
-        if had > 0 && had + line_bytes_max > BATCH_BYTES_MAX {
+        if had > 0 && had + lines.bytes > BATCH_BYTES_MAX {
             self.close_batch(Then::KeepOpen);
         }
         let batch = &mut self.gathering;
-        if batch.lines == 0 {
+        let is_first = batch.lines == 0;
+        if is_first {
             batch.first = received_at;
             batch.begun_ms = now.monotonic_ms;
         }
         let had = batch.text.len();
+        batch.text.reserve(lines.bytes);
         write(received_at, &mut batch.text);
-        let line_bytes = batch.text.len() - had;
-        assert!(
-            (1..=line_bytes_max).contains(&line_bytes),
-            "a line has the length it was announced with"
+        let bytes = batch.text.len() - had;
+        assert_eq!(
+            bytes, lines.bytes,
+            "lines have the length they were announced with"
         );
-        batch.lines += 1;
+        batch.lines += lines.count;
         let key = self.slots.insert(Slot::Waiting(None));
         batch.tickets.push(key);
-        let is_first = batch.lines == 1;
-        self.held_bytes += line_bytes as u64;
+        self.held_bytes += bytes as u64;
         let gathered = self.gathering.text.len();
         let wakes = match self.limits.gather {
             Gather::WhileDiskIsBusy => is_first,
-            Gather::Until { bytes, .. } => {
-                is_first || (gathered >= bytes && gathered - line_bytes < bytes)
+            Gather::Until { bytes: enough, .. } => {
+                is_first || (gathered >= enough && gathered - bytes < enough)
             }
         };
         if wakes {
             self.signal.set();
         }
         let planned = self.planned.as_mut().expect("`plan` has set it");
-        planned.bytes += line_bytes as u64;
+        planned.bytes += bytes as u64;
         if planned.bytes >= self.limits.segment_bytes {
             self.close_batch(Then::Seal);
         }
@@ -410,7 +420,8 @@ impl Shard {
         batch.text.clear();
         batch.lines = 0;
         batch.then = Then::KeepOpen;
-        if self.spare.len() < SPARE_MAX {
+        // The lines of one body may have taken more; that goes back to the allocator.
+        if self.spare.len() < SPARE_MAX && batch.text.capacity() <= BATCH_BYTES_MAX {
             self.spare.push(batch);
         }
         match (result, self.limits.gather) {
@@ -489,18 +500,19 @@ enum TicketState {
 }
 
 impl Ticket {
-    /// Appends a line to the shard, as [`Shard`] describes, for the ticket of its commit.
+    /// Appends lines to the shard, as [`Shard`] describes, for the ticket of their commit. `write` gets the
+    /// time of their arrival, and where to append.
     ///
     /// # Errors
     ///
-    /// The shard takes no line now.
+    /// The shard takes no lines now.
     pub fn append(
         shard: &Rc<RefCell<Shard>>,
         now: Now,
-        line_bytes_max: usize,
+        lines: Lines,
         write: impl FnOnce(Timestamp, &mut Vec<u8>),
     ) -> Result<Ticket, Refusal> {
-        let key = shard.borrow_mut().append(now, line_bytes_max, write)?;
+        let key = shard.borrow_mut().append(now, lines, write)?;
         Ok(Ticket {
             shard: Rc::clone(shard),
             key,
@@ -572,7 +584,7 @@ mod tests {
 
     /// A line of this many bytes, its break included.
     fn append(shard: &Rc<RefCell<Shard>>, now: Now, bytes: usize) -> Result<Ticket, Refusal> {
-        Ticket::append(shard, now, bytes, |_, text| {
+        Ticket::append(shard, now, Lines { count: 1, bytes }, |_, text| {
             text.resize(text.len() + bytes - 1, b'x');
             text.push(b'\n');
         })
@@ -929,7 +941,8 @@ mod tests {
                 monotonic_ms: self.monotonic_ms,
             };
             let number = self.next_line;
-            let ticket = Ticket::append(&self.shard, now, bytes, |received_at, text| {
+            let lines = Lines { count: 1, bytes };
+            let ticket = Ticket::append(&self.shard, now, lines, |received_at, text| {
                 let line = format!(
                     "{number:08} {:016} {:010} ",
                     received_at.ms(),

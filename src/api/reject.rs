@@ -5,9 +5,11 @@ use std::fmt;
 use ::http::StatusCode;
 
 use crate::http::body::BodyError;
+use crate::http::coding::{self, CodingError};
 use crate::http::head::HeadError;
 use crate::http::response::Value;
 use crate::report::ReportError;
+use crate::report::batch::BatchError;
 use crate::route::NoRoute;
 use crate::shard::Refusal;
 
@@ -29,8 +31,15 @@ pub enum Rejection {
     },
     /// The body has neither a length nor chunks (RFC 9110 §15.5.12).
     LengthRequired,
-    /// The body has a content coding (RFC 9110 §15.5.16).
-    ContentCoding,
+    /// The content coding, or the body by it, is refused (RFC 9110 §8.4).
+    Coding(CodingError),
+    /// The body is no batch of reports.
+    Batch(BatchError),
+    /// Nothing in a batch is a report.
+    NothingAccepted {
+        /// How many items it has.
+        items: usize,
+    },
     /// An expectation other than `100-continue` (RFC 9110 §15.5.18).
     Expectation,
     /// There is nothing here by that method and path.
@@ -64,7 +73,12 @@ impl Rejection {
             }
             Self::Body(_) => (StatusCode::BAD_REQUEST, "malformed_body"),
             Self::LengthRequired => (StatusCode::LENGTH_REQUIRED, "length_required"),
-            Self::ContentCoding => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_coding"),
+            Self::Coding(error) => of_coding(*error),
+            Self::Batch(BatchError::NotArray { .. }) => (StatusCode::BAD_REQUEST, "not_json"),
+            Self::Batch(BatchError::TooManyItems) => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "too_many_reports")
+            }
+            Self::NothingAccepted { .. } => (StatusCode::BAD_REQUEST, "nothing_accepted"),
             Self::Expectation => (StatusCode::EXPECTATION_FAILED, "unknown_expectation"),
             Self::NoRoute(NoRoute::Path) => (StatusCode::NOT_FOUND, "not_found"),
             Self::NoRoute(NoRoute::Method { .. }) => {
@@ -88,7 +102,9 @@ impl Rejection {
         match self {
             Self::NoRoute(NoRoute::Method { allow }) => Some(("allow", Value::Text(allow))),
             // RFC 9110 §12.5.3: the codings that would have been taken.
-            Self::ContentCoding => Some(("accept-encoding", Value::Text("identity"))),
+            Self::Coding(CodingError::UnknownCoding) => {
+                Some(("accept-encoding", Value::Text(coding::ACCEPT_ENCODING)))
+            }
             Self::Shard(_) => Some(("retry-after", Value::Number(RETRY_AFTER_SECS))),
             _ => None,
         }
@@ -119,6 +135,20 @@ fn of_head(error: &HeadError) -> (StatusCode, &'static str) {
     }
 }
 
+fn of_coding(error: CodingError) -> (StatusCode, &'static str) {
+    match error {
+        CodingError::UnknownCoding => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_coding"),
+        CodingError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
+        CodingError::Ratio | CodingError::Padding => {
+            (StatusCode::PAYLOAD_TOO_LARGE, "coding_ratio")
+        }
+        CodingError::Malformed { .. }
+        | CodingError::Trailing { .. }
+        | CodingError::Truncated { .. }
+        | CodingError::Window => (StatusCode::BAD_REQUEST, "malformed_coding"),
+    }
+}
+
 fn of_report(error: &ReportError) -> &'static str {
     match error {
         ReportError::Empty
@@ -146,7 +176,10 @@ impl fmt::Display for Rejection {
             Self::Body(error) => error.fmt(f),
             Self::BodyTooLarge { limit } => write!(f, "body exceeds {limit} bytes"),
             Self::LengthRequired => f.write_str("expected content-length or chunked"),
-            Self::ContentCoding => f.write_str("expected a body without content coding"),
+            Self::Coding(error) => error.fmt(f),
+            Self::Batch(error) => error.fmt(f),
+            Self::NothingAccepted { items: 0 } => f.write_str("body has no reports"),
+            Self::NothingAccepted { items } => write!(f, "none of {items} items is a report"),
             Self::Expectation => f.write_str("expected no expectation but 100-continue"),
             Self::NoRoute(NoRoute::Path) => f.write_str("there is nothing at this path"),
             Self::NoRoute(NoRoute::Method { allow }) => write!(f, "expected method {allow}"),

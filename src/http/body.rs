@@ -105,6 +105,19 @@ impl ChunkedDecoder {
         }
     }
 
+    /// Bounds the body anew, when its first bytes have told what it is.
+    ///
+    /// # Errors
+    ///
+    /// More has been announced already.
+    pub fn set_limit(&mut self, limit: u64) -> Result<(), BodyError> {
+        if self.announced > limit {
+            return Err(BodyError::TooLarge { limit });
+        }
+        self.limit = limit;
+        Ok(())
+    }
+
     /// Takes as much of `input` as it can, and appends the data in it to `out`.
     pub fn decode(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<Step, BodyError> {
         let mut consumed = 0;

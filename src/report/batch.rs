@@ -42,12 +42,8 @@ pub const SCAN_BYTES_MAX: usize = 256 << 10;
 
 const _: () = assert!(REPORT_BYTES_MAX <= BATCH_BODY_BYTES_MAX);
 
-/// The types of newline-delimited JSON; none of them is registered.
-const LINES_TYPES: [&[u8]; 3] = [
-    b"application/x-ndjson",
-    b"application/ndjson",
-    b"application/jsonl",
-];
+/// The types of newline-delimited JSON; neither of them is registered.
+const LINES_TYPES: [&[u8]; 2] = [b"application/x-ndjson", b"application/ndjson"];
 
 /// What a body is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,14 +66,6 @@ impl Shape {
         match begin.iter().find(|byte| !is_space(byte))? {
             b'[' => Some(Shape::Array),
             _ => Some(Shape::One),
-        }
-    }
-
-    /// The most bytes of a body of this shape, decoded.
-    pub fn body_bytes_max(self) -> usize {
-        match self {
-            Self::One => REPORT_BYTES_MAX,
-            Self::Lines | Self::Array => BATCH_BODY_BYTES_MAX,
         }
     }
 }
@@ -460,10 +448,10 @@ mod tests {
         check("application/x-ndjson", "{}", lines);
         check("application/x-ndjson", "[]", lines);
         check("application/ndjson", "", lines);
-        check("application/jsonl", "", lines);
+        check("application/ndjson", "", lines);
         check("Application/X-NDJSON", "", lines);
         check("application/x-ndjson;charset=utf-8", "", lines);
-        check(" application/jsonl ; charset=utf-8", "", lines);
+        check(" application/ndjson ; charset=utf-8", "", lines);
         let by_first_byte = [
             ("{", Some(Shape::One)),
             ("[", Some(Shape::Array)),
@@ -489,9 +477,6 @@ mod tests {
             }
             assert_eq!(Shape::of(None, begin.as_bytes()), expected);
         }
-        assert_eq!(Shape::One.body_bytes_max(), 1_048_576);
-        assert_eq!(Shape::Lines.body_bytes_max(), 16_777_216);
-        assert_eq!(Shape::Array.body_bytes_max(), 16_777_216);
     }
 
     #[test]

@@ -125,6 +125,12 @@ pub async fn sleep(duration: Duration) {
     monoio::time::sleep(duration).await;
 }
 
+/// Gives everything else on this core its turn, after work of a millisecond or so. By the timer, since a task
+/// that woke itself would be the next to run; 1 to 2 ms pass.
+pub async fn give_way() {
+    sleep(Duration::ZERO).await;
+}
+
 /// A task ended by a panic, with the panic's message.
 #[derive(Debug)]
 pub struct Panicked(String);

@@ -22,7 +22,7 @@ use netwatch_server::rt::{self, Driver, Either, JoinHandle, Panicked};
 use netwatch_server::segment::name::SegmentName;
 use netwatch_server::segment::recover::salvage;
 use netwatch_server::segment::writer::{Abandoned, Encoder, Reach};
-use netwatch_server::shard::{Gather, Limits, Refusal, Shard, Ticket};
+use netwatch_server::shard::{Gather, Limits, Lines, Refusal, Shard, Ticket};
 use netwatch_server::time::{Now, Timestamp};
 use rustix::io::Errno;
 
@@ -37,7 +37,6 @@ const WALL_MS: u64 = 1_772_169_274_123;
 /// Of a disk in memory, unless it is told another.
 const CAPACITY: u64 = 1 << 40;
 
-const LINE_BYTES_MAX: usize = 400 << 10;
 /// By far longer than a workload takes.
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -171,7 +170,12 @@ impl Core {
     fn append(&self, id: &str, pad: &str) -> Result<(String, Ticket), Refusal> {
         let now = self.clock.advance(self.tick_ms);
         let mut line = String::new();
-        let ticket = Ticket::append(&self.shard, now, LINE_BYTES_MAX, |received_at, text| {
+        let empty = r#"{"receivedAt":"","id":"","pad":""}"#.len() + Timestamp::RFC3339_LEN + 1;
+        let lines = Lines {
+            count: 1,
+            bytes: empty + id.len() + pad.len(),
+        };
+        let ticket = Ticket::append(&self.shard, now, lines, |received_at, text| {
             let received_at = received_at.rfc3339();
             let received_at = str::from_utf8(&received_at).unwrap();
             line =

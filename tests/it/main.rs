@@ -2,6 +2,7 @@
 //!
 //! One module per promise. Whatever talks to a server runs on io_uring and on epoll.
 
+mod batches;
 mod config;
 mod cors;
 mod crash;

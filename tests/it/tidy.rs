@@ -163,7 +163,7 @@ fn main_alone_prints_and_exits() {
 fn status_codes_are_for_answers() {
     only_in(
         &["StatusCode"],
-        &["src/api/", "src/conn.rs", "src/http/response.rs"],
+        &["src/api/", "src/conn/", "src/http/response.rs"],
     );
 }
 

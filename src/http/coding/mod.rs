@@ -60,6 +60,14 @@ pub const RATIO_FREE_BYTES: usize = 64 << 10;
 /// body is refused with 622,592 bytes out at most, after 0.1 ms.
 pub const RATIO_MAX: usize = 512;
 
+/// A body may take this much without decoding to anything: more than the largest zstd block (RFC 8878
+/// §3.1.1.2.4), which decodes as a whole.
+pub const PADDING_FREE_BYTES: usize = 256 << 10;
+
+/// Beyond [`PADDING_FREE_BYTES`] a body takes at most this many times what it decodes to. What does not
+/// compress takes hardly more than itself; empty blocks and skippable frames make work and nothing else.
+pub const PADDING_RATIO_MAX: usize = 2;
+
 /// How often the ratio is looked at, in encoded bytes. At fixed places, so that a split on arrival
 /// does not matter.
 pub const RATIO_STEP_BYTES: usize = 1 << 10;
@@ -292,6 +300,7 @@ impl Decoder {
             self.decoded += moved.made;
             self.is_full = moved.made == room;
             self.check_ratio(self.encoded.next_multiple_of(RATIO_STEP_BYTES as u64))?;
+            self.check_padding()?;
             if self.decoded > self.limit {
                 let limit = self.limit;
                 return Err(CodingError::TooLarge { limit });
@@ -305,6 +314,18 @@ impl Decoder {
             (RATIO_FREE_BYTES as u64).saturating_add(encoded.saturating_mul(RATIO_MAX as u64));
         match self.decoded as u64 > most {
             true => Err(CodingError::Ratio),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether so few decoded bytes may have taken what they have; looked at where a step has ended and
+    /// everything is out.
+    fn check_padding(&self) -> Result<(), CodingError> {
+        if self.is_full || !self.encoded.is_multiple_of(RATIO_STEP_BYTES as u64) {
+            return Ok(());
+        }
+        match self.encoded > (PADDING_FREE_BYTES + PADDING_RATIO_MAX * self.decoded) as u64 {
+            true => Err(CodingError::Padding),
             false => Ok(()),
         }
     }
@@ -457,6 +478,8 @@ pub enum CodingError {
     },
     /// The body decodes to more than [`RATIO_MAX`] times its size.
     Ratio,
+    /// The body takes more than [`PADDING_RATIO_MAX`] times what it decodes to.
+    Padding,
     /// A zstd frame needs a window beyond [`WINDOW_BYTES_MAX`] (RFC 9659 §3).
     Window,
 }
@@ -476,6 +499,12 @@ impl fmt::Display for CodingError {
             }
             Self::TooLarge { limit } => write!(f, "decoded body exceeds {limit} bytes"),
             Self::Ratio => write!(f, "body decodes to more than {RATIO_MAX} times its size"),
+            Self::Padding => {
+                write!(
+                    f,
+                    "body takes more than {PADDING_RATIO_MAX} times what it decodes to"
+                )
+            }
             Self::Window => write!(f, "zstd window exceeds {WINDOW_BYTES_MAX} bytes"),
         }
     }
@@ -1297,6 +1326,19 @@ mod tests {
         check(&[&run(most + 1), &fill, &zstd(1, &noise(9))], ratio);
         check(&[&run(most + 1), &zstd(1, &noise(100_000))], ratio);
         check(&[&zstd(1, &noise(2000)), &run(most + 1)], Ok(most + 2001));
+    }
+
+    #[test]
+    fn bytes_that_decode_to_nothing() {
+        let blocks = |bytes: usize| empty_blocks(bytes / (empty_blocks(1000).len() / 1000));
+        let error = decode(
+            Coding::Deflate,
+            LIMIT,
+            &blocks(PADDING_FREE_BYTES + (64 << 10)),
+        );
+        assert_eq!(error, Err(CodingError::Padding));
+        let few = decode(Coding::Deflate, LIMIT, &blocks(PADDING_FREE_BYTES / 2));
+        assert_ne!(few, Err(CodingError::Padding));
     }
 
     #[test]

@@ -12,6 +12,10 @@
 //! none, since the report is stored whatever becomes of its client. What is refused before its body is
 //! read is answered at once; a short body is then skipped, for a longer one the connection ends, lingering
 //! so that the answer is not lost to a reset (RFC 9112 §9.6).
+//!
+//! Bodies and what is in them are [`intake`]'s.
+
+mod intake;
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -24,27 +28,30 @@ use bytes::{Buf, BytesMut};
 
 use crate::api::cors::{self, Origin, Origins, Verdict};
 use crate::api::reject::{Part, Rejection};
-use crate::api::{JSON, reports, status};
+use crate::api::reports::{self, Announced};
+use crate::api::{JSON, status};
 use crate::config::Ack;
 use crate::health::Health;
 use crate::http::HEAD_BYTES_MAX;
-use crate::http::body::{ChunkedDecoder, Framing, Progress};
+use crate::http::body::Framing;
+use crate::http::coding::Decoders;
 use crate::http::head::{self, Expect, HeadScan, Persistence};
 use crate::http::response::{self, Content, HttpDate, Response, Terms, Value};
 use crate::pool::{Pool, READ_BYTES};
-use crate::report::{REPORT_BYTES_MAX, Validator};
+use crate::report::Validator;
 use crate::route::{Route, route};
 use crate::rt;
 use crate::rt::net::{Connections, Idle, Stream, TickMs};
 use crate::segment::name::CoreIndex;
-use crate::shard::{Refusal, Shard, Ticket};
+use crate::shard::{Refusal, Shard};
 use crate::time::Now;
 
 /// A body that nobody wants is read and dropped up to here, to keep the connection.
 const SKIP_BYTES_MAX: usize = 64 << 10;
 
-/// After a last answer the peer may send this much more, in [`LINGER_MS`], before it is cut off.
-const LINGER_BYTES_MAX: usize = 8 << 20;
+/// After a last answer the peer may send this much more, twice the largest body, in [`LINGER_MS`], before it
+/// is cut off.
+const LINGER_BYTES_MAX: usize = 32 << 20;
 const LINGER_MS: TickMs = 2_000;
 const LINGER_STEP: Duration = Duration::from_millis(100);
 /// Through a buffer of this size.
@@ -97,7 +104,9 @@ pub struct Shared {
     pub stay: Cell<Persistence>,
     /// Bytes of the buffers that connections are reading into.
     reading_bytes: Cell<u64>,
+    batch_bytes_max: usize,
     validator: RefCell<Validator>,
+    decoders: RefCell<Decoders>,
     pool: Pool,
 }
 
@@ -105,12 +114,14 @@ impl Shared {
     /// With nothing in use.
     pub fn new(parts: Parts, date: HttpDate) -> Shared {
         Shared {
-            parts,
             date: Cell::new(date),
             stay: Cell::new(Persistence::KeepAlive),
             reading_bytes: Cell::new(0),
+            batch_bytes_max: reports::batch_bytes_max(parts.held_bytes_max),
             validator: RefCell::new(Validator::new()),
+            decoders: RefCell::default(),
             pool: Pool::default(),
+            parts,
         }
     }
 
@@ -139,9 +150,19 @@ enum End {
     Closed,
 }
 
+/// What a request asks for.
+enum Asked {
+    /// To take the reports behind its head.
+    Reports(Announced),
+    /// As [`Route::Health`].
+    Health,
+    /// As [`Route::Options`].
+    Options { allow: &'static str },
+}
+
 /// What the head of a request says, without its bytes.
 struct Request {
-    route: Result<Route, Rejection>,
+    asked: Result<Asked, Rejection>,
     framing: Framing,
     terms: Terms,
     expect: Expect,
@@ -223,9 +244,9 @@ impl Connection {
             Ok(request) => request,
             Err(rejection) => return self.reject_last(&rejection).await,
         };
-        match &request.route {
-            Ok(Route::PostReport) => self.serve_report(request).await,
-            Ok(Route::Health) => {
+        match &request.asked {
+            Ok(Asked::Reports(announced)) => self.serve_reports(&request, *announced).await,
+            Ok(Asked::Health) => {
                 let shared = Rc::clone(&self.shared);
                 let now = (shared.parts.clock)();
                 let (status, body) =
@@ -234,7 +255,7 @@ impl Connection {
                     .await
             }
             // In a box, for the 3 KiB of its head and fields.
-            Ok(Route::Options { allow }) => Box::pin(self.serve_options(&request, allow)).await,
+            Ok(Asked::Options { allow }) => Box::pin(self.serve_options(&request, allow)).await,
             Err(rejection) => {
                 let (body, field) = (rejection.body(), rejection.field());
                 let response = rejected(rejection, &body, &field);
@@ -278,87 +299,25 @@ impl Connection {
             Err(error) => return Ok(Err(Rejection::Head(error))),
         };
         self.origin.judge(&head, &self.shared.parts.origins);
-        let route = match (head.expect, route(head.method, head.path)) {
+        let asked = match (head.expect, route(head.method, head.path)) {
             (Expect::Unknown, _) => Err(Rejection::Expectation),
             (_, Err(no_route)) => Err(Rejection::NoRoute(no_route)),
             (_, Ok(Route::PostReport)) if self.origin.verdict() == Verdict::Forbidden => {
                 Err(Rejection::Origin)
             }
-            (_, Ok(Route::PostReport)) => reports::check_head(&head).map(|()| Route::PostReport),
-            (_, Ok(route)) => Ok(route),
+            (_, Ok(Route::PostReport)) => {
+                reports::check_head(&head, self.shared.batch_bytes_max).map(Asked::Reports)
+            }
+            (_, Ok(Route::Health)) => Ok(Asked::Health),
+            (_, Ok(Route::Options { allow })) => Ok(Asked::Options { allow }),
         };
         Ok(Ok(Request {
-            route,
+            asked,
             framing: head.framing,
             terms: Terms::of(&head),
             expect: head.expect,
             head_len,
         }))
-    }
-
-    async fn serve_report(&mut self, request: Request) -> Result<(), End> {
-        self.stream
-            .set_deadline(self.shared.parts.deadlines.body_ms);
-        let taken = match request.framing {
-            Framing::None => unreachable!("`check_head` asks for a length"),
-            Framing::Length(length) => {
-                let length = usize::try_from(length).expect("`check_head` has bounded it");
-                let end = request.head_len + length;
-                match self.read_until(end, &request).await? {
-                    Err(rejection) => return self.reject_last(&rejection).await,
-                    Ok(()) => {
-                        let taken = self.take(&self.buffer[request.head_len..end]);
-                        self.buffer.advance(end);
-                        taken
-                    }
-                }
-            }
-            Framing::Chunked => match self.read_chunked(&request).await? {
-                Err(rejection) => return self.reject_last(&rejection).await,
-                Ok(body) => {
-                    let taken = self.take(&body);
-                    self.shared.pool.keep_scratch(body);
-                    taken
-                }
-            },
-        };
-        if self.buffer.is_empty() {
-            // Others may use it while this one waits for its commit.
-            self.give_back();
-        }
-        let committed = match taken {
-            Ok(ticket) if self.shared.answers_at_once() => {
-                drop(ticket);
-                Ok(())
-            }
-            Ok(ticket) => self.stream.leave(ticket).await.map_err(Rejection::Shard),
-            Err(rejection) => Err(rejection),
-        };
-        match committed {
-            Ok(()) => {
-                let response = json(StatusCode::OK, reports::OK);
-                self.answer(request.terms, response).await
-            }
-            Err(rejection) => {
-                tracing::debug!(?rejection, "report refused");
-                if rejection == Rejection::Shard(Refusal::ShardFull) {
-                    self.note_full();
-                }
-                let (body, field) = (rejection.body(), rejection.field());
-                let response = rejected(&rejection, &body, &field);
-                self.answer(request.terms, response).await
-            }
-        }
-    }
-
-    fn take(&self, body: &[u8]) -> Result<Ticket, Rejection> {
-        let shared = &self.shared;
-        reports::take(
-            &shared.validator,
-            &shared.parts.shard,
-            (shared.parts.clock)(),
-            body,
-        )
     }
 
     /// Reads until the buffer holds `end` bytes.
@@ -367,7 +326,7 @@ impl Connection {
         end: usize,
         request: &Request,
     ) -> Result<Result<(), Rejection>, End> {
-        if self.buffer.len() < end {
+        if self.buffer.len() < end && self.buffer.len() == request.head_len {
             self.invite_body(request).await?;
         }
         while self.buffer.len() < end {
@@ -381,30 +340,6 @@ impl Connection {
             }
         }
         Ok(Ok(()))
-    }
-
-    /// Reads a chunked body to its end, and takes head and body out of the buffer.
-    async fn read_chunked(&mut self, request: &Request) -> Result<Result<Vec<u8>, Rejection>, End> {
-        self.buffer.advance(request.head_len);
-        if self.buffer.is_empty() {
-            self.invite_body(request).await?;
-        }
-        let mut decoder = ChunkedDecoder::new(REPORT_BYTES_MAX as u64);
-        let mut body = self.shared.pool.take_scratch();
-        loop {
-            let step = match decoder.decode(&self.buffer, &mut body) {
-                Ok(step) => step,
-                Err(error) => return Ok(Err(Rejection::Body(error))),
-            };
-            self.buffer.advance(step.consumed);
-            if step.progress == Progress::Done {
-                return Ok(Ok(body));
-            }
-            let decoded = body.capacity() as u64;
-            if let Err(rejection) = self.read_more(Part::Body, READ_BYTES, decoded).await? {
-                return Ok(Err(rejection));
-            }
-        }
     }
 
     /// Sends `100 Continue` to a client that waits for it.
@@ -430,9 +365,8 @@ impl Connection {
         let is_full = self.buffer.len() == self.buffer.capacity();
         let more = if is_full { room.max(READ_BYTES) } else { 0 };
         let wanted = (self.buffer.capacity() + more) as u64 + beside;
-        // What a connection has already it may fill, even if lines have taken the room since.
-        if wanted > self.reading_bytes && !self.shared.has_room(wanted - self.reading_bytes) {
-            return Ok(Err(Rejection::Shard(Refusal::ShardFull)));
+        if let Err(rejection) = self.claim(wanted) {
+            return Ok(Err(rejection));
         }
         let mut buffer = std::mem::take(&mut self.buffer);
         if buffer.capacity() == 0 {
@@ -448,6 +382,18 @@ impl Connection {
             Ok(0) | Err(_) => Err(End::Gone),
             Ok(_) => Ok(Ok(())),
         }
+    }
+
+    /// Takes as much room as `bytes`, all in all. What a connection has already it may fill, even if lines
+    /// have taken the room since.
+    fn claim(&mut self, bytes: u64) -> Result<(), Rejection> {
+        if bytes > self.reading_bytes {
+            if !self.shared.has_room(bytes - self.reading_bytes) {
+                return Err(Rejection::Shard(Refusal::ShardFull));
+            }
+            self.note_reading(bytes);
+        }
+        Ok(())
     }
 
     /// Answers a request whose body nobody reads: skips a short one, ends the connection at a longer.

@@ -1,0 +1,342 @@
+//! The body of a request for reports: read, decoded, judged, given to the shard, answered.
+//!
+//! ```text
+//! length, no coding   buffer ───────────────────────────────────────────▶ one report ──▶ Ticket
+//! else                buffer ──chunks──▶ encoded ──coding──▶ decoded ──▶ or a batch ──▶ Ticket, Verdicts
+//! ```
+//!
+//! A body whose type does not say so shows with its first byte whether it is a batch, and gets its limit by
+//! that. Decoding and judging let others have their turn after every 256 KiB.
+
+use ::http::StatusCode;
+use std::borrow::Cow;
+
+use bytes::{Buf, BytesMut};
+
+use super::{Connection, End, Request, json, rejected};
+use crate::api::reject::{Part, Rejection};
+use crate::api::reports::{self, Announced, Judge, Judged};
+use crate::http::body::{ChunkedDecoder, Framing, Progress};
+use crate::http::coding::{self, Coding, CodingError, Decoder};
+use crate::pool::READ_BYTES;
+use crate::report::REPORT_BYTES_MAX;
+use crate::report::batch::Shape;
+use crate::rt;
+use crate::shard::{Refusal, Ticket};
+
+/// A body that has been read.
+enum Body {
+    /// In the buffer, up to `end`.
+    InPlace { begin: usize, end: usize },
+    /// Decoded, and no longer in the buffer.
+    Decoded(Vec<u8>),
+}
+
+/// What is due to a client whose reports the shard has: when the ticket is, this answer.
+struct Taken {
+    ticket: Ticket,
+    answer: Cow<'static, [u8]>,
+}
+
+/// A refused body, and its answer.
+struct Refused {
+    rejection: Rejection,
+    answer: Vec<u8>,
+}
+
+impl From<Rejection> for Refused {
+    fn from(rejection: Rejection) -> Refused {
+        Refused {
+            answer: rejection.body(),
+            rejection,
+        }
+    }
+}
+
+/// Where the encoded bytes of a body come from.
+enum Source {
+    /// So many are still to come.
+    Length(usize),
+    Chunked(ChunkedDecoder),
+    Ended,
+}
+
+impl Connection {
+    pub(super) async fn serve_reports(
+        &mut self,
+        request: &Request,
+        announced: Announced,
+    ) -> Result<(), End> {
+        self.stream
+            .set_deadline(self.shared.parts.deadlines.body_ms);
+        // What is rare and large goes in a box: it would take its room in the task of every connection.
+        let read = match (request.framing, announced.coding) {
+            (Framing::Length(length), Coding::Identity) => {
+                let length = usize::try_from(length).expect("`check_head` has bounded it");
+                self.read_in_place(request, announced, length).await?
+            }
+            _ => Box::pin(self.read_decoded(request, announced)).await?,
+        };
+        let (body, shape) = match read {
+            Ok(read) => read,
+            Err(rejection) => return self.reject_last(&rejection).await,
+        };
+        let taken = match (&body, shape) {
+            (body, Shape::One) => self.take_one(self.bytes_of(body)),
+            (body, shape) => Box::pin(self.take_batch(shape, self.bytes_of(body))).await,
+        };
+        match body {
+            Body::InPlace { end, .. } => self.buffer.advance(end),
+            Body::Decoded(decoded) => self.shared.pool.keep_scratch(decoded),
+        }
+        if self.buffer.is_empty() {
+            // Others may use it while this one waits for its commit.
+            self.give_back();
+        } else {
+            self.note_reading(self.buffer.capacity() as u64);
+        }
+        self.answer_taken(request, taken).await
+    }
+
+    fn bytes_of<'b>(&'b self, body: &'b Body) -> &'b [u8] {
+        match body {
+            Body::InPlace { begin, end } => &self.buffer[*begin..*end],
+            Body::Decoded(decoded) => decoded,
+        }
+    }
+
+    async fn answer_taken(
+        &mut self,
+        request: &Request,
+        taken: Result<Taken, Refused>,
+    ) -> Result<(), End> {
+        let answered = match taken {
+            Ok(Taken { ticket, answer }) if self.shared.answers_at_once() => {
+                drop(ticket);
+                Ok(answer)
+            }
+            Ok(Taken { ticket, answer }) => {
+                // A verdict on each of many items takes room that others must know of.
+                self.note_reading(self.reading_bytes + answer.len() as u64);
+                let committed = self.stream.leave(ticket).await;
+                committed
+                    .map(|()| answer)
+                    .map_err(|refusal| Refused::from(Rejection::Shard(refusal)))
+            }
+            Err(refused) => Err(refused),
+        };
+        match answered {
+            Ok(answer) => {
+                self.answer(request.terms, json(StatusCode::OK, &answer))
+                    .await
+            }
+            Err(Refused { rejection, answer }) => {
+                tracing::debug!(?rejection, "report refused");
+                if rejection == Rejection::Shard(Refusal::ShardFull) {
+                    self.note_full();
+                }
+                self.note_reading(self.reading_bytes + answer.len() as u64);
+                let field = rejection.field();
+                let response = rejected(&rejection, &answer, &field);
+                self.answer(request.terms, response).await
+            }
+        }
+    }
+
+    fn take_one(&self, body: &[u8]) -> Result<Taken, Refused> {
+        let shared = &self.shared;
+        let now = (shared.parts.clock)();
+        Ok(Taken {
+            ticket: reports::take(&shared.validator, &shared.parts.shard, now, body)?,
+            answer: Cow::Borrowed(reports::OK),
+        })
+    }
+
+    async fn take_batch(&self, shape: Shape, body: &[u8]) -> Result<Taken, Refused> {
+        let shared = &self.shared;
+        let mut judge = Judge::new(shape, body);
+        while judge.step(&shared.validator).map_err(Rejection::Batch)? == Judged::Some {
+            self.stream.leave(rt::give_way()).await;
+        }
+        let verdicts = judge.verdicts();
+        if verdicts.accepted() == 0 {
+            let items = verdicts.rejected();
+            let rejection = Rejection::NothingAccepted { items };
+            let (_, code) = rejection.status_and_code();
+            return Err(Refused {
+                answer: verdicts.refusal_body(code, &rejection),
+                rejection,
+            });
+        }
+        let ticket = judge.append(&shared.parts.shard, (shared.parts.clock)());
+        Ok(Taken {
+            ticket: ticket.map_err(Rejection::Shard)?,
+            answer: Cow::Owned(verdicts.body()),
+        })
+    }
+
+    async fn read_in_place(
+        &mut self,
+        request: &Request,
+        announced: Announced,
+        length: usize,
+    ) -> Result<Result<(Body, Shape), Rejection>, End> {
+        let (begin, end) = (request.head_len, request.head_len + length);
+        let mut shape = announced.shape;
+        // A longer one has to show that it is a batch.
+        while length > REPORT_BYTES_MAX && shape.is_none() {
+            shape = Shape::of(None, &self.buffer[begin..]);
+            let limit = reports::body_bytes_max(shape, self.shared.batch_bytes_max);
+            let has_shown_nothing = shape.is_none() && self.buffer.len() - begin < limit;
+            if has_shown_nothing {
+                if self.buffer.len() == begin {
+                    self.invite_body(request).await?;
+                }
+                if let Err(rejection) = self.read_more(Part::Body, READ_BYTES, 0).await? {
+                    return Ok(Err(rejection));
+                }
+            } else if length > limit {
+                return Ok(Err(Rejection::BodyTooLarge { limit }));
+            }
+        }
+        if let Err(rejection) = self.read_until(end, request).await? {
+            return Ok(Err(rejection));
+        }
+        let shape = shape
+            .or_else(|| Shape::of(None, &self.buffer[begin..end]))
+            .unwrap_or(Shape::One);
+        Ok(Ok((Body::InPlace { begin, end }, shape)))
+    }
+
+    /// Reads a body to its end, decodes it, and takes head and body out of the buffer.
+    async fn read_decoded(
+        &mut self,
+        request: &Request,
+        announced: Announced,
+    ) -> Result<Result<(Body, Shape), Rejection>, End> {
+        self.buffer.advance(request.head_len);
+        if self.buffer.is_empty() {
+            self.invite_body(request).await?;
+        }
+        let batch_bytes_max = self.shared.batch_bytes_max;
+        let source = match request.framing {
+            Framing::None => unreachable!("`check_head` asks for a length"),
+            Framing::Length(length) => {
+                Source::Length(usize::try_from(length).expect("`check_head` has bounded it"))
+            }
+            Framing::Chunked => Source::Chunked(ChunkedDecoder::new(batch_bytes_max as u64)),
+        };
+        let limit = reports::body_bytes_max(announced.shape, batch_bytes_max);
+        let decoder = self
+            .shared
+            .decoders
+            .borrow_mut()
+            .take(announced.coding, limit);
+        let mut decoding = Decoding {
+            source,
+            encoded: self.shared.pool.take_scratch(),
+            decoder,
+            decoded: self.shared.pool.take_scratch(),
+            shape: announced.shape,
+            batch_bytes_max,
+        };
+        let result = loop {
+            if let Err(rejection) = decoding.take_encoded(&mut self.buffer) {
+                break Err(rejection);
+            }
+            if let Err(rejection) = self.decode(&mut decoding).await {
+                break Err(rejection);
+            }
+            if let Source::Ended = decoding.source {
+                break decoding.decoder.end().map_err(Rejection::Coding);
+            }
+            let beside = decoding.bytes();
+            if let Err(rejection) = self.read_more(Part::Body, READ_BYTES, beside).await? {
+                break Err(rejection);
+            }
+        };
+        self.shared.pool.keep_scratch(decoding.encoded);
+        self.shared.decoders.borrow_mut().keep(decoding.decoder);
+        let shape = decoding.shape.unwrap_or(Shape::One);
+        Ok(result.map(|()| (Body::Decoded(decoding.decoded), shape)))
+    }
+
+    /// Decodes all that has come.
+    async fn decode(&mut self, decoding: &mut Decoding) -> Result<(), Rejection> {
+        while decoding.decode_some()? == coding::Progress::OutputDue {
+            self.claim(self.buffer.capacity() as u64 + decoding.bytes())?;
+            self.stream.leave(rt::give_way()).await;
+        }
+        Ok(())
+    }
+}
+
+/// A body on its way through chunks and coding.
+struct Decoding {
+    source: Source,
+    /// Out of its chunks, and still to be decoded.
+    encoded: Vec<u8>,
+    decoder: Decoder,
+    decoded: Vec<u8>,
+    shape: Option<Shape>,
+    batch_bytes_max: usize,
+}
+
+impl Decoding {
+    /// Memory that it takes.
+    fn bytes(&self) -> u64 {
+        let vecs = self.encoded.capacity() + self.decoded.capacity();
+        (vecs + self.decoder.state_bytes()) as u64
+    }
+
+    /// Takes what belongs to the body out of `buffer`.
+    fn take_encoded(&mut self, buffer: &mut BytesMut) -> Result<(), Rejection> {
+        match &mut self.source {
+            Source::Length(left) => {
+                let taken = buffer.len().min(*left);
+                self.encoded.extend_from_slice(&buffer[..taken]);
+                buffer.advance(taken);
+                *left -= taken;
+                if *left == 0 {
+                    self.source = Source::Ended;
+                }
+            }
+            Source::Chunked(chunked) => {
+                let step = chunked
+                    .decode(buffer, &mut self.encoded)
+                    .map_err(Rejection::Body)?;
+                buffer.advance(step.consumed);
+                if step.progress == Progress::Done {
+                    self.source = Source::Ended;
+                }
+            }
+            Source::Ended => (),
+        }
+        Ok(())
+    }
+
+    /// Decodes a share of what has been taken.
+    fn decode_some(&mut self) -> Result<coding::Progress, Rejection> {
+        let step = self
+            .decoder
+            .decode(&self.encoded, &mut self.decoded)
+            .map_err(|error| match error {
+                CodingError::TooLarge { limit } if self.decoder.coding() == Coding::Identity => {
+                    Rejection::BodyTooLarge { limit }
+                }
+                error => Rejection::Coding(error),
+            })?;
+        self.encoded.drain(..step.consumed);
+        if self.shape.is_none() {
+            self.shape = Shape::of(None, &self.decoded);
+            let limit = reports::body_bytes_max(self.shape, self.batch_bytes_max);
+            self.decoder.set_limit(limit);
+            if let (Source::Chunked(chunked), Coding::Identity, Some(_)) =
+                (&mut self.source, self.decoder.coding(), self.shape)
+            {
+                chunked.set_limit(limit as u64).map_err(Rejection::Body)?;
+            }
+        }
+        Ok(step.progress)
+    }
+}
