@@ -3,6 +3,7 @@
 
 pub mod batch;
 pub mod cors;
+pub mod forwarded;
 pub mod reject;
 pub mod reports;
 pub mod status;

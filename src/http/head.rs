@@ -231,7 +231,7 @@ impl<'b> Head<'b> {
     }
 
     /// The values of all fields of this name, in order; case does not matter, and `_` is not `-`.
-    pub fn fields(&self, name: &str) -> impl Iterator<Item = &'b [u8]> {
+    pub fn fields(&self, name: &str) -> impl DoubleEndedIterator<Item = &'b [u8]> {
         values(&self.fields[..self.fields_count], name)
     }
 }
@@ -366,7 +366,7 @@ pub(super) fn is_value_byte(byte: u8) -> bool {
     byte == b'\t' || !byte.is_ascii_control()
 }
 
-fn values<'b>(lines: &[Header<'b>], name: &str) -> impl Iterator<Item = &'b [u8]> {
+fn values<'b>(lines: &[Header<'b>], name: &str) -> impl DoubleEndedIterator<Item = &'b [u8]> {
     let same = move |line: &&Header<'b>| line.name.eq_ignore_ascii_case(name);
     lines.iter().filter(same).map(|line| line.value)
 }
