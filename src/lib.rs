@@ -10,13 +10,13 @@
 //!
 //! At the side: [`server`] starts one [`worker`] per core and waits for signals, [`salvage`] closes the
 //! segments that a core has given up, [`verify`] checks files on demand, [`health`] says whether reports
-//! are accepted, [`pool`] holds the connections' buffers, [`config`] the settings, [`command`] the
+//! are accepted, [`limit`] what an address may still ask for, [`pool`] holds the connections' buffers, [`config`] the settings, [`command`] the
 //! sub-commands' arguments, [`time`] the spelling of times, [`rt`] the runtime, [`log`] where events go.
 //!
 //! What is deliberately absent:
 //!
 //! 1. A lock or channel between socket and file: a shard belongs to its core. Cores share their health,
-//!    and where to leave an abandoned segment, and nothing else.
+//!    the counts of [`limit`], and where to leave an abandoned segment, and nothing else.
 //! 2. Knowledge of paths outside [`disk`]. No byte of a request ever reaches a path.
 //! 3. A change to a sealed segment.
 //! 4. A buffer, queue or count without a named limit. At the limit the server refuses or waits.
@@ -49,6 +49,7 @@ pub mod verify;
 pub mod command;
 pub mod config;
 pub mod health;
+pub mod limit;
 pub mod log;
 pub mod rt;
 pub mod time;
