@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use super::{ADDRESSES_MAX, Host, Source};
 use crate::api::cors::{ORIGINS_MAX, Origins};
+use crate::api::forwarded::{NETWORKS_MAX, TrustedProxies};
+use crate::limit::{REQUESTS_MAX, Rate};
 
 pub(super) const KIB: u64 = 1 << 10;
 pub(super) const MIB: u64 = 1 << 20;
@@ -47,28 +49,28 @@ impl<T: FromStr + PartialOrd + fmt::Display> Domain for Integers<T> {
     }
 }
 
-/// The word `all`, read as `None`, beside the values of another domain.
-pub(super) struct OrAll<D>(pub(super) D);
+/// A word, read as `None`, beside the values of another domain.
+pub(super) struct Or<D>(pub(super) &'static str, pub(super) D);
 
-impl<D: Domain> Domain for OrAll<D> {
+impl<D: Domain> Domain for Or<D> {
     type Value = Option<D::Value>;
 
     fn parse(&self, text: &str, source: Source) -> Option<Self::Value> {
-        if text == "all" {
+        if text == self.0 {
             return Some(None);
         }
-        self.0.parse(text, source).map(Some)
+        self.1.parse(text, source).map(Some)
     }
 
     fn spell(&self, value: &Self::Value) -> String {
         match value {
-            None => String::from("all"),
-            Some(value) => self.0.spell(value),
+            None => String::from(self.0),
+            Some(value) => self.1.spell(value),
         }
     }
 
     fn range(&self) -> String {
-        format!("all or {}", self.0.range())
+        format!("{} or {}", self.0, self.1.range())
     }
 }
 
@@ -267,5 +269,43 @@ impl Domain for OriginLists {
 
     fn range(&self) -> String {
         format!("any or up to {ORIGINS_MAX} origins")
+    }
+}
+
+/// Requests a second, minute or hour.
+pub(super) struct Rates;
+
+impl Domain for Rates {
+    type Value = Rate;
+
+    fn parse(&self, text: &str, _: Source) -> Option<Rate> {
+        text.parse().ok()
+    }
+
+    fn spell(&self, rate: &Rate) -> String {
+        rate.to_string()
+    }
+
+    fn range(&self) -> String {
+        format!("1 to {REQUESTS_MAX} with /s, /m or /h")
+    }
+}
+
+/// `none`, or networks with commas between.
+pub(super) struct NetworkLists;
+
+impl Domain for NetworkLists {
+    type Value = TrustedProxies;
+
+    fn parse(&self, text: &str, _: Source) -> Option<TrustedProxies> {
+        text.parse().ok()
+    }
+
+    fn spell(&self, proxies: &TrustedProxies) -> String {
+        proxies.to_string()
+    }
+
+    fn range(&self) -> String {
+        format!("none or up to {NETWORKS_MAX} networks")
     }
 }

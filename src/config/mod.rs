@@ -25,11 +25,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use self::domain::{
-    Addresses, Bools, Domain, GIB, Integers, KIB, MIB, OrAll, OriginLists, Paths, Sizes, TIB,
-    Times, Words,
+    Addresses, Bools, Domain, GIB, Integers, KIB, MIB, NetworkLists, Or, OriginLists, Paths, Rates,
+    Sizes, TIB, Times, Words,
 };
 use crate::api::cors::Origins;
+use crate::api::forwarded::TrustedProxies;
 use crate::command::Command;
+use crate::limit::Rate;
 
 /// Most addresses in `HOST`: each is one more socket on every worker.
 pub const ADDRESSES_MAX: usize = 16;
@@ -149,6 +151,18 @@ options:
     /// (CORS_ORIGINS; any or up to 64 origins; default any)
     cors_origins: Origins = "any", OriginLists;
 
+    /// requests for reports that one address may make, an IPv6 one as its /64; each report of a batch counts
+    /// (RATE_PER_IP; off or 1 to 1000000 with /s, /m or /h; default off)
+    rate_per_ip: Option<Rate> = "off", Or("off", Rates);
+
+    /// connections that one address may keep open, an IPv6 one as its /64
+    /// (CONNECTIONS_PER_IP; 1 to 1000000; default 4096)
+    connections_per_ip: u32 = "4096", Integers(1..=1_000_000);
+
+    /// networks of proxies whose Forwarded or X-Forwarded-For is believed, with commas between
+    /// (TRUSTED_PROXIES; none or up to 64 networks; default none)
+    trusted_proxies: TrustedProxies = "none", NetworkLists;
+
     /// bytes of lines at which a segment is sealed
     /// (FLUSH_BYTES; 1KiB to 1GiB; default 10MiB)
     flush_bytes: u64 = "10MiB", Sizes(KIB..=GIB);
@@ -163,7 +177,7 @@ options:
 
     /// worker threads, one to a CPU; `all` takes every CPU the process may run on
     /// (WORKERS; all or 1 to 1024; default all)
-    workers: Option<usize> = "all", OrAll(Integers(1..=WORKERS_MAX));
+    workers: Option<usize> = "all", Or("all", Integers(1..=WORKERS_MAX));
 
     /// bytes a worker holds that are not committed yet; beyond, reports get 503
     /// (SHARD_BYTES_MAX; 2MiB to 16GiB; default 64MiB)
@@ -180,6 +194,10 @@ options:
     /// time a client has to send a request body
     /// (BODY_SECS; 1s to 1h; default 30s)
     body_secs: Duration = "30s", Times(1..=3600);
+
+    /// bytes that a body has to bring for each second beyond BODY_SECS
+    /// (BODY_RATE_MIN; 64 to 1GiB; default 16KiB)
+    body_rate_min: u64 = "16KiB", Sizes(64..=GIB);
 
     /// time a connection may stay open between requests
     /// (IDLE_SECS; 1s to 1h; default 60s)
@@ -460,6 +478,9 @@ mod tests {
             data_dir: PathBuf::from("./data/reports"),
             ack: Ack::Durable,
             cors_origins: Origins::Any,
+            rate_per_ip: None,
+            connections_per_ip: 4096,
+            trusted_proxies: TrustedProxies::default(),
             flush_bytes: 10_485_760,
             flush_secs: Duration::from_secs(60),
             compression_level: 1,
@@ -468,6 +489,7 @@ mod tests {
             min_free_bytes: 268_435_456,
             head_secs: Duration::from_secs(10),
             body_secs: Duration::from_secs(30),
+            body_rate_min: 16_384,
             idle_secs: Duration::from_secs(60),
             write_secs: Duration::from_secs(30),
             shutdown_secs: Duration::from_secs(5),
@@ -502,6 +524,13 @@ mod tests {
         check("ACK", "durable", "durable");
         check("ACK", "written", "written");
         check("ACK", "buffered", "buffered");
+        check("RATE_PER_IP", "off", "off");
+        check("RATE_PER_IP", "1/h", "1/h");
+        check("RATE_PER_IP", "1000000/s", "1000000/s");
+        check("CONNECTIONS_PER_IP", "1", "1");
+        check("CONNECTIONS_PER_IP", "1000000", "1000000");
+        check("TRUSTED_PROXIES", "none", "none");
+        check("TRUSTED_PROXIES", "::1, 10.0.0.0/8", "::1,10.0.0.0/8");
         check("FLUSH_BYTES", "1024", "1KiB");
         check("FLUSH_BYTES", "1KiB", "1KiB");
         check("FLUSH_BYTES", "1024MiB", "1GiB");
@@ -525,6 +554,8 @@ mod tests {
         check("HEAD_SECS", "300", "5m");
         check("BODY_SECS", "1", "1s");
         check("BODY_SECS", "3600", "1h");
+        check("BODY_RATE_MIN", "64", "64");
+        check("BODY_RATE_MIN", "1GiB", "1GiB");
         check("IDLE_SECS", "1", "1s");
         check("IDLE_SECS", "60m", "1h");
         check("WRITE_SECS", "1", "1s");
@@ -574,6 +605,22 @@ mod tests {
             &["65536", "-1", "0x50", "80 ", ":80", "\u{1b}[0m"],
             "0 to 65535",
         );
+        check(
+            "RATE_PER_IP",
+            &["0/s", "1000001/s", "10", "1/d", "none"],
+            "off or 1 to 1000000 with /s, /m or /h",
+        );
+        check(
+            "CONNECTIONS_PER_IP",
+            &["0", "1000001", "off"],
+            "1 to 1000000",
+        );
+        check(
+            "TRUSTED_PROXIES",
+            &["10.0.0.1/8", "::1,", "any", "proxy.example"],
+            "none or up to 64 networks",
+        );
+        check("BODY_RATE_MIN", &["63", "2GiB", "off"], "64 to 1GiB");
         check(
             "ACK",
             &["synced", "Durable", "durable "],
@@ -720,6 +767,9 @@ mod tests {
             "data_dir = ./data/reports  (default)",
             "ack = durable  (default)",
             "cors_origins = any  (default)",
+            "rate_per_ip = off  (default)",
+            "connections_per_ip = 4096  (default)",
+            "trusted_proxies = none  (default)",
             "flush_bytes = 10MiB  (default)",
             "flush_secs = 60s  (default)",
             "compression_level = 1  (default)",
@@ -728,6 +778,7 @@ mod tests {
             "min_free_bytes = 256MiB  (default)",
             "head_secs = 10s  (default)",
             "body_secs = 30s  (default)",
+            "body_rate_min = 16KiB  (default)",
             "idle_secs = 60s  (default)",
             "write_secs = 30s  (default)",
             "shutdown_secs = 5s  (default)",

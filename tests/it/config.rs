@@ -94,6 +94,8 @@ fn check_config_prints_value_and_source() {
         ("FLUSH_SECS", "120"),
         ("ACK", ""),
         ("DEBUG", "1"),
+        ("RATE_PER_IP", "600/m"),
+        ("TRUSTED_PROXIES", "10.0.0.0/8, ::1/128"),
     ];
     let args = ["--check-config", "--port", "8081", "--flush-bytes", "4096"];
     let Run {
@@ -108,6 +110,11 @@ fn check_config_prints_value_and_source() {
         ("flush_bytes", "flush_bytes = 4KiB  (--flush-bytes)"),
         ("flush_secs", "flush_secs = 2m  (FLUSH_SECS)"),
         ("debug", "debug = true  (DEBUG)"),
+        ("rate_per_ip", "rate_per_ip = 600/m  (RATE_PER_IP)"),
+        (
+            "trusted_proxies",
+            "trusted_proxies = 10.0.0.0/8,::1  (TRUSTED_PROXIES)",
+        ),
     ];
     let expected: Vec<String> = settings()
         .iter()
@@ -169,6 +176,28 @@ fn values_that_are_refused() {
         &[],
         &[("WORKERS", "0")],
         r#"workers: expected all or 1 to 1024, found "0" (from WORKERS)"#,
+    );
+    check(
+        &[],
+        &[("RATE_PER_IP", "0/s")],
+        "rate_per_ip: expected off or 1 to 1000000 with /s, /m or /h, \
+         found \"0/s\" (from RATE_PER_IP)",
+    );
+    check(
+        &["--connections-per-ip", "0"],
+        &[],
+        r#"connections_per_ip: expected 1 to 1000000, found "0" (from --connections-per-ip)"#,
+    );
+    check(
+        &[],
+        &[("TRUSTED_PROXIES", "10.0.0.1/8")],
+        "trusted_proxies: expected none or up to 64 networks, \
+         found \"10.0.0.1/8\" (from TRUSTED_PROXIES)",
+    );
+    check(
+        &[],
+        &[("BODY_RATE_MIN", "63")],
+        r#"body_rate_min: expected 64 to 1GiB, found "63" (from BODY_RATE_MIN)"#,
     );
     check(
         &[],
