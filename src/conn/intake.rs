@@ -79,7 +79,7 @@ impl Connection {
         };
         let (body, shape) = match read {
             Ok(read) => read,
-            Err(rejection) => return self.reject_last(&rejection).await,
+            Err(rejection) => return self.reject_last(request.terms, &rejection).await,
         };
         let taken = match (&body, shape) {
             (body, Shape::One) => self.take_one(self.bytes_of(body)),

@@ -242,7 +242,10 @@ impl Connection {
     async fn serve_request(&mut self) -> Result<(), End> {
         let request = match self.read_head().await? {
             Ok(request) => request,
-            Err(rejection) => return self.reject_last(&rejection).await,
+            Err(rejection) => {
+                let terms = Terms::of_refused(&self.buffer);
+                return self.reject_last(terms, &rejection).await;
+            }
         };
         match &request.asked {
             Ok(Asked::Reports(announced)) => self.serve_reports(&request, *announced).await,
@@ -444,14 +447,14 @@ impl Connection {
             .refuse(shared.parts.core, Refusal::ShardFull);
     }
 
-    async fn reject_last(&mut self, rejection: &Rejection) -> Result<(), End> {
+    async fn reject_last(&mut self, terms: Terms, rejection: &Rejection) -> Result<(), End> {
         tracing::debug!(?rejection, "request refused");
         if *rejection == Rejection::Shard(Refusal::ShardFull) {
             self.note_full();
         }
         let (body, field) = (rejection.body(), rejection.field());
         let response = rejected(rejection, &body, &field);
-        self.answer_last(Terms::LAST, response).await
+        self.answer_last(terms, response).await
     }
 
     /// Answers, closes for writing, and leaves what the peer still sends to [`Connection::linger`].

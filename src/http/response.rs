@@ -25,6 +25,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ::http::StatusCode;
 
+use super::EMPTY_LINES_MAX;
 use super::head::{Head, Method, Persistence, Version, is_token_byte};
 
 /// The interim answer that asks for the body (RFC 9110 §15.2.1). Never for HTTP/1.0.
@@ -86,12 +87,23 @@ pub enum Delivery {
 }
 
 impl Terms {
-    /// For a request whose head is not understood.
-    pub const LAST: Terms = Terms {
-        version: Version::Http11,
-        persistence: Persistence::Close,
-        delivery: Delivery::Whole,
-    };
+    /// For a request whose head is not understood, or has not come whole: `bytes` begin with what there is of
+    /// it. To `HEAD` no body is sent even so (RFC 9110 §9.3.2): the client would not take it for one.
+    pub fn of_refused(bytes: &[u8]) -> Terms {
+        // Those that the head's scan skips and no more, so that this is the same however the bytes were split.
+        let mut line = bytes;
+        for _ in 0..EMPTY_LINES_MAX {
+            line = line.strip_prefix(b"\r\n").unwrap_or(line);
+        }
+        Terms {
+            version: Version::Http11,
+            persistence: Persistence::Close,
+            delivery: match line.starts_with(b"HEAD ") {
+                true => Delivery::FieldsOnly,
+                false => Delivery::Whole,
+            },
+        }
+    }
 
     /// What this request asks for.
     pub fn of(head: &Head<'_>) -> Terms {
@@ -326,7 +338,7 @@ mod tests {
         };
         check(
             refusal,
-            Terms::LAST,
+            Terms::of_refused(b"GET / HTTP/1.1\n"),
             "HTTP/1.1 503 Service Unavailable\r\n\
              date: Fri, 27 Feb 2026 05:14:34 GMT\r\n\
              connection: close\r\n\
@@ -441,6 +453,31 @@ mod tests {
                 Terms::of(&super::super::head::parse(head).unwrap()),
                 expected
             );
+        }
+    }
+
+    #[test]
+    fn terms_of_what_is_no_request() {
+        for (bytes, delivery) in [
+            (&b""[..], Delivery::Whole),
+            (b"GET / HTTP/1.1\n", Delivery::Whole),
+            (b"HEAD", Delivery::Whole),
+            (b"HEADER / HTTP/1.1\n", Delivery::Whole),
+            (b"head / HTTP/1.1\n", Delivery::Whole),
+            (b"HEAD ", Delivery::FieldsOnly),
+            (b"HEAD / HTTP/1.1\r\n\r\n", Delivery::FieldsOnly),
+            (b"\r\n\r\nHEAD / HTTP/1.1\n", Delivery::FieldsOnly),
+            // Refused before the word has come.
+            (b"\r\n\r\n\r\nHEAD / HTTP/1.1\r\n", Delivery::Whole),
+            (b"\nHEAD / HTTP/1.1\r\n", Delivery::Whole),
+            (b" HEAD / HTTP/1.1\r\n", Delivery::Whole),
+        ] {
+            let expected = Terms {
+                version: Version::Http11,
+                persistence: Persistence::Close,
+                delivery,
+            };
+            assert_eq!(Terms::of_refused(bytes), expected);
         }
     }
 
