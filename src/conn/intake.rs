@@ -16,7 +16,7 @@ use bytes::{Buf, BytesMut};
 use super::{Connection, End, Request, json, rejected};
 use crate::api::reject::{Part, Rejection};
 use crate::api::reports::{self, Announced, Judge, Judged};
-use crate::http::body::{ChunkedDecoder, Framing, Progress};
+use crate::http::body::{BodyError, ChunkedDecoder, Framing, Progress};
 use crate::http::coding::{self, Coding, CodingError, Decoder};
 use crate::pool::READ_BYTES;
 use crate::report::REPORT_BYTES_MAX;
@@ -302,9 +302,22 @@ impl Decoding {
                 }
             }
             Source::Chunked(chunked) => {
+                let (encoded, is_plain) =
+                    (&mut self.encoded, self.decoder.coding() == Coding::Identity);
                 let step = chunked
-                    .decode(buffer, &mut self.encoded)
-                    .map_err(Rejection::Body)?;
+                    .decode(buffer, encoded)
+                    .map_err(|error| match error {
+                        // The limit is that of what has come in front, in the same read or before.
+                        BodyError::TooLarge { .. } if is_plain => {
+                            let shape = self.shape.or_else(|| Shape::of(None, encoded));
+                            let limit = match shape {
+                                Some(Shape::One) => REPORT_BYTES_MAX,
+                                _ => self.batch_bytes_max,
+                            };
+                            Rejection::BodyTooLarge { limit }
+                        }
+                        error => Rejection::Body(error),
+                    })?;
                 buffer.advance(step.consumed);
                 if step.progress == Progress::Done {
                     self.source = Source::Ended;

@@ -12,6 +12,7 @@ mod http;
 mod ingest;
 mod limits;
 mod recovery;
+mod rfc;
 mod segments;
 mod shutdown;
 mod support;

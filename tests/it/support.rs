@@ -428,11 +428,9 @@ impl Client {
         answer.expect("an answer comes before the end")
     }
 
-    /// The answer to a HEAD request: it has no body, whatever its fields say.
-    #[track_caller]
-    pub(crate) fn answer_to_head(&mut self) -> Answer {
-        let answer = self.read_answer(|_| 0).expect("an answer comes");
-        answer.expect("an answer comes before the end")
+    /// As [`Client::try_answer`], to a HEAD request: it has no body, whatever its fields say.
+    pub(crate) fn try_answer_to_head(&mut self) -> io::Result<Option<Answer>> {
+        self.read_answer(|_| 0)
     }
 
     /// Sends a request and reads its answer.
@@ -462,10 +460,16 @@ impl Client {
     /// Checks that nothing more comes: the server has ended the connection.
     #[track_caller]
     pub(crate) fn expect_closed(&mut self) {
+        let (rest, ended) = self.rest();
+        assert_eq!(rest, "", "after the last answer");
+        ended.expect("the connection ends without a reset");
+    }
+
+    /// All that comes up to the end of the connection, and whether it ends without a reset.
+    pub(crate) fn rest(&mut self) -> (String, io::Result<()>) {
         let mut rest = std::mem::take(&mut self.buffer);
         let ended = self.stream.read_to_end(&mut rest);
-        assert_eq!(String::from_utf8_lossy(&rest), "", "after the last answer");
-        ended.expect("the connection ends without a reset");
+        (String::from_utf8_lossy(&rest).into_owned(), ended.map(drop))
     }
 
     fn read_answer(&mut self, body_len: fn(&Answer) -> usize) -> io::Result<Option<Answer>> {
@@ -503,6 +507,8 @@ impl Client {
 /// An answer that keeps the rules.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
+    /// Status line, fields and blank line, as they came.
+    pub(crate) head: String,
     /// The status code.
     pub(crate) status: u16,
     /// Names in lower case, in order.
@@ -550,6 +556,7 @@ impl Answer {
             (name.to_owned(), value.to_owned())
         });
         let answer = Answer {
+            head: head.to_owned(),
             status: status.parse().expect("a status is a number"),
             fields: fields.collect(),
             body: Vec::new(),
