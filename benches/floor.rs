@@ -49,7 +49,7 @@ fn main() -> io::Result<()> {
         let listener = Listener::from_std(listener, driver)?;
         loop {
             listener.readable().await?;
-            while let Some(socket) = listener.accept()? {
+            while let Some((socket, _)) = listener.accept()? {
                 let stream = monoio::net::TcpStream::from_std(TcpStream::from(socket))?;
                 rt::spawn(serve(stream));
             }

@@ -49,6 +49,7 @@ pub mod verify;
 
 pub mod command;
 pub mod config;
+pub mod counters;
 pub mod health;
 pub mod limit;
 pub mod log;

@@ -29,6 +29,7 @@ use crate::config::{Config, Source};
 use crate::conn::Deadlines;
 use crate::disk::{Fs, OpenError};
 use crate::health::Health;
+use crate::limit::{ConnectionCounts, RateLimiter};
 use crate::rt::net::{Share, bind_listener};
 use crate::rt::{Driver, Panicked};
 use crate::salvage;
@@ -180,6 +181,10 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         running: 0,
         failure: None,
     };
+    let rate = config
+        .rate_per_ip
+        .map(|rate| Arc::new(RateLimiter::new(rate)));
+    let connection_counts = Arc::new(ConnectionCounts::new());
     let mut addresses = sockets.addresses;
     for ((core, cpu), listeners) in (0..).zip(cpus).zip(sockets.by_core) {
         let setup = Setup {
@@ -197,8 +202,14 @@ pub fn run(config: &Config) -> Result<(), RunError> {
                 idle_ms: ms(config.idle_secs),
                 head_ms: ms(config.head_secs),
                 body_ms: ms(config.body_secs),
+                body_bytes_per_sec: config.body_rate_min,
                 write_ms: ms(config.write_secs),
             },
+            rate: rate.clone(),
+            connection_counts: Arc::clone(&connection_counts),
+            connections_per_ip: config.connections_per_ip,
+            proxies: config.trusted_proxies.clone(),
+            counters: Arc::default(),
             connections_max,
             held_bytes_max: config.shard_bytes_max,
             segment_bytes: config.flush_bytes,

@@ -25,13 +25,17 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::api::cors::Origins;
+use crate::api::forwarded::TrustedProxies;
+use crate::api::reject::TOO_MANY_CONNECTIONS;
 use crate::commit::{CommitLoop, Policy};
 use crate::config::Ack;
-use crate::conn::{self, Deadlines, Parts, Shared};
+use crate::conn::{self, Deadlines, Parts, Peer, Shared};
+use crate::counters::Counters;
 use crate::disk::{CoreDisk, Fs};
 use crate::health::Health;
 use crate::http::head::Persistence;
 use crate::http::response::HttpDate;
+use crate::limit::{ConnectionCounts, RateLimiter};
 use crate::rt::net::{Connections, Listener, Stream, TickMs, is_exhaustion};
 use crate::rt::{self, Driver, Either, JoinHandle, Once, Panicked};
 use crate::segment::name::CoreIndex;
@@ -84,6 +88,16 @@ pub struct Setup {
     pub origins: Origins,
     /// How long connections may take over what.
     pub deadlines: Deadlines,
+    /// How often an address may ask; of all cores.
+    pub rate: Option<Arc<RateLimiter>>,
+    /// The open connections of each address, of all cores.
+    pub connection_counts: Arc<ConnectionCounts>,
+    /// The most of one address, those of proxies aside.
+    pub connections_per_ip: u32,
+    /// Whose word on a client's address is taken.
+    pub proxies: TrustedProxies,
+    /// What the core counts.
+    pub counters: Arc<Counters>,
     /// The most connections it keeps open.
     pub connections_max: usize,
     /// What its connections may read into and its shard may hold, together.
@@ -188,6 +202,8 @@ struct Worker {
     health: Arc<Health>,
     shared: Rc<Shared>,
     connections_max: usize,
+    connection_counts: Arc<ConnectionCounts>,
+    connections_per_ip: u32,
     draining: Once,
 }
 
@@ -210,6 +226,8 @@ impl Worker {
             core: setup.core,
             health: Arc::clone(&setup.health),
             connections_max: setup.connections_max,
+            connection_counts: setup.connection_counts,
+            connections_per_ip: setup.connections_per_ip,
             draining: Once::default(),
             shared: Rc::new(Shared::new(
                 Parts {
@@ -223,6 +241,9 @@ impl Worker {
                     started_ms: setup.started_ms,
                     clock: now,
                     origins: setup.origins,
+                    rate: setup.rate,
+                    proxies: setup.proxies,
+                    counters: setup.counters,
                 },
                 HttpDate::from_system(SystemTime::now()),
             )),
@@ -294,15 +315,31 @@ impl Worker {
     /// Accepts until nobody waits or so many connections are open.
     fn accept_waiting(&self, listener: &Listener, connections_max: usize) -> io::Result<()> {
         while self.shared.parts.connections.count() < connections_max {
-            let socket = match listener.accept() {
-                Ok(Some(socket)) => socket,
+            let (socket, peer) = match listener.accept() {
+                Ok(Some(accepted)) => accepted,
                 Ok(None) => return Ok(()),
                 Err(error) if is_exhaustion(&error) => return Err(error),
                 // The client has gone again.
                 Err(_) => continue,
             };
+            // All clients of a proxy share its address.
+            let counted = if self.shared.parts.proxies.contains(peer) {
+                None
+            } else {
+                let counts = &self.connection_counts;
+                let Some(counted) = counts.open(peer.into(), self.connections_per_ip) else {
+                    let counters = &self.shared.parts.counters;
+                    counters.count_refused(TOO_MANY_CONNECTIONS, 1);
+                    continue;
+                };
+                Some(counted)
+            };
             let stream = Stream::from_accepted(socket, &self.shared.parts.connections)?;
-            rt::spawn(conn::serve(stream, Rc::clone(&self.shared)));
+            let peer = Peer {
+                address: peer,
+                counted,
+            };
+            rt::spawn(conn::serve(stream, peer, Rc::clone(&self.shared)));
         }
         Ok(())
     }
@@ -331,7 +368,21 @@ impl Worker {
             connections.empty().await;
         }
         self.shared.parts.shard.borrow_mut().close();
-        commit.await.map_err(WorkerError::Commit)
+        let committed = commit.await;
+        self.log_counts();
+        committed.map_err(WorkerError::Commit)
+    }
+}
+
+impl Worker {
+    fn log_counts(&self) {
+        let counters = &self.shared.parts.counters;
+        let refused = counters
+            .refused()
+            .map(|(code, count)| format!("{code}={count}"));
+        let refused: Vec<String> = refused.collect();
+        let (core, stored) = (self.core, counters.stored());
+        tracing::info!(core, stored, refused = refused.join(" "), "core stopped");
     }
 }
 

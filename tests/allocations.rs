@@ -16,12 +16,14 @@ use std::time::{Duration, SystemTime};
 use futures_channel::oneshot;
 use monoio::{IoUringDriver, LegacyDriver, Runtime, RuntimeBuilder};
 use netwatch_server::api::cors::Origins;
+use netwatch_server::api::forwarded::TrustedProxies;
 use netwatch_server::commit::{CommitLoop, Policy};
 use netwatch_server::config::Ack;
-use netwatch_server::conn::{self, Deadlines, Parts, Shared};
+use netwatch_server::conn::{self, Deadlines, Parts, Peer, Shared};
 use netwatch_server::disk::{CoreDisk, Dir, Disk, Entry, Fs};
 use netwatch_server::health::Health;
 use netwatch_server::http::response::HttpDate;
+use netwatch_server::limit::RateLimiter;
 use netwatch_server::rt::net::{Connections, Listener, Share, Stream, bind_listener};
 use netwatch_server::rt::{self, Driver, JoinHandle, Panicked};
 use netwatch_server::segment::writer::{Encoder, Reach};
@@ -244,6 +246,7 @@ impl Core {
                 idle_ms: ms,
                 head_ms: ms,
                 body_ms: ms,
+                body_bytes_per_sec: 1 << 10,
                 write_ms: ms,
             },
             held_bytes_max: u64::MAX,
@@ -251,6 +254,12 @@ impl Core {
             started_ms: now().monotonic_ms,
             clock: now,
             origins: Origins::Any,
+            // Looked at by every request, and never reached.
+            rate: Some(Arc::new(RateLimiter::new(
+                "1000000/s".parse().expect("a rate"),
+            ))),
+            proxies: TrustedProxies::default(),
+            counters: Arc::default(),
         };
         let shared = Rc::new(Shared::new(parts, HttpDate::from_system(SystemTime::now())));
         Core {
@@ -263,10 +272,14 @@ impl Core {
     async fn accept(&self, listener: &Listener, count: usize) {
         while self.shared.parts.connections.count() < count {
             listener.readable().await.expect("polls");
-            while let Some(socket) = listener.accept().expect("accepts") {
+            while let Some((socket, address)) = listener.accept().expect("accepts") {
                 let stream = Stream::from_accepted(socket, &self.shared.parts.connections);
                 let stream = stream.expect("registers");
-                rt::spawn(conn::serve(stream, Rc::clone(&self.shared)));
+                let peer = Peer {
+                    address,
+                    counted: None,
+                };
+                rt::spawn(conn::serve(stream, peer, Rc::clone(&self.shared)));
             }
         }
     }
@@ -349,7 +362,7 @@ fn check(driver: Driver, samples: usize, clients: usize) {
 /// conversation counts, so that a large value kept over any of them shows here.
 #[test]
 fn a_connection_is_small() {
-    fn task_bytes<A, B, F>(_: fn(A, B) -> F) -> usize {
+    fn task_bytes<A, B, C, F>(_: fn(A, B, C) -> F) -> usize {
         size_of::<F>()
     }
     let bytes = task_bytes(conn::serve);

@@ -54,6 +54,11 @@ impl Verdicts {
         self.rejected.len()
     }
 
+    /// The codes of those, in their order.
+    pub fn codes(&self) -> impl Iterator<Item = &'static str> {
+        self.rejected.iter().map(|rejected| rejected.code)
+    }
+
     /// The answer's body once those taken have reached what an answer waits for: one line of JSON.
     pub fn body(&self) -> Vec<u8> {
         self.render("{\"status\":\"ok\"".to_owned())

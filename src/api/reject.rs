@@ -8,6 +8,7 @@ use crate::http::body::BodyError;
 use crate::http::coding::{self, CodingError};
 use crate::http::head::HeadError;
 use crate::http::response::Value;
+use crate::limit::RetryAfter;
 use crate::report::ReportError;
 use crate::report::batch::BatchError;
 use crate::route::NoRoute;
@@ -16,6 +17,41 @@ use crate::shard::Refusal;
 /// How long a client is asked to wait before it tries again (RFC 9110 §10.2.3), in seconds. A disk that
 /// refuses is tried again once a second.
 pub const RETRY_AFTER_SECS: u64 = 1;
+
+/// Every code there is: clients may rely on these, and refusals are counted by them. The last is for
+/// connections that are closed before they can ask.
+pub const CODES: [&str; 27] = [
+    "malformed_head",
+    "target_too_long",
+    "head_too_large",
+    "unsupported_version",
+    "unknown_method",
+    "unknown_transfer_coding",
+    "unknown_expectation",
+    "not_found",
+    "method_not_allowed",
+    "origin_not_allowed",
+    "rate_limited",
+    "length_required",
+    "unsupported_coding",
+    "too_slow",
+    "malformed_body",
+    "malformed_coding",
+    "coding_ratio",
+    "body_too_large",
+    "too_many_reports",
+    "nothing_accepted",
+    "not_json",
+    "not_a_report",
+    "shard_full",
+    "disk_full",
+    "disk_failing",
+    "draining",
+    "too_many_connections",
+];
+
+/// The code of connections that are closed because their address has as many as it may.
+pub const TOO_MANY_CONNECTIONS: &str = "too_many_connections";
 
 /// Why a request is refused. Answered once, never retried by us.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,6 +82,8 @@ pub enum Rejection {
     NoRoute(NoRoute),
     /// The head or the body took too long (RFC 9110 §15.5.9).
     TooSlow(Part),
+    /// Its address asks more often than it may (RFC 6585 §4).
+    RateLimited(RetryAfter),
     /// Pages of this origin may not post (Fetch standard, "CORS protocol").
     Origin,
     /// The body is not a report.
@@ -87,6 +125,7 @@ impl Rejection {
             Self::NoRoute(NoRoute::UnknownMethod) => {
                 (StatusCode::NOT_IMPLEMENTED, "unknown_method")
             }
+            Self::RateLimited(_) => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
             Self::Origin => (StatusCode::FORBIDDEN, "origin_not_allowed"),
             Self::TooSlow(_) => (StatusCode::REQUEST_TIMEOUT, "too_slow"),
             Self::Report(ReportError::TooLarge { .. }) => {
@@ -104,6 +143,9 @@ impl Rejection {
             // RFC 9110 §12.5.3: the codings that would have been taken.
             Self::Coding(CodingError::UnknownCoding) => {
                 Some(("accept-encoding", Value::Text(coding::ACCEPT_ENCODING)))
+            }
+            Self::RateLimited(RetryAfter { secs }) => {
+                Some(("retry-after", Value::Number(u64::from(*secs))))
             }
             Self::Shard(_) => Some(("retry-after", Value::Number(RETRY_AFTER_SECS))),
             _ => None,
@@ -184,6 +226,12 @@ impl fmt::Display for Rejection {
             Self::NoRoute(NoRoute::Path) => f.write_str("there is nothing at this path"),
             Self::NoRoute(NoRoute::Method { allow }) => write!(f, "expected method {allow}"),
             Self::NoRoute(NoRoute::UnknownMethod) => f.write_str("unknown method"),
+            Self::RateLimited(RetryAfter { secs }) => {
+                write!(
+                    f,
+                    "this address asks too often, the next request is taken in {secs} s"
+                )
+            }
             Self::Origin => f.write_str("pages of this origin may not post here"),
             Self::TooSlow(Part::Head) => f.write_str("request head took too long"),
             Self::TooSlow(Part::Body) => f.write_str("request body took too long"),
@@ -193,5 +241,67 @@ impl fmt::Display for Rejection {
             Self::Shard(Refusal::DiskFailing) => f.write_str("the disk refuses writes"),
             Self::Shard(Refusal::Draining) => f.write_str("the server is stopping"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::coding::Coding;
+
+    /// Every code that a refusal can have is listed, and every listed one belongs to a refusal.
+    #[test]
+    fn codes_are_listed() {
+        let coding = Coding::Gzip;
+        let limit = 1;
+        let allow = "POST";
+        let rejections = [
+            Rejection::Head(HeadError::RequestLineTooLong),
+            Rejection::Head(HeadError::TooLarge),
+            Rejection::Head(HeadError::TooManyFields),
+            Rejection::Head(HeadError::Version { major: 2, minor: 0 }),
+            Rejection::Head(HeadError::Connect),
+            Rejection::Head(HeadError::UnknownCoding),
+            Rejection::Head(HeadError::RequestLine),
+            Rejection::Body(BodyError::TooLarge { limit: 1 }),
+            Rejection::Body(BodyError::Overhead),
+            Rejection::BodyTooLarge { limit },
+            Rejection::LengthRequired,
+            Rejection::Coding(CodingError::UnknownCoding),
+            Rejection::Coding(CodingError::Malformed { coding }),
+            Rejection::Coding(CodingError::Trailing { coding }),
+            Rejection::Coding(CodingError::Truncated { coding }),
+            Rejection::Coding(CodingError::TooLarge { limit }),
+            Rejection::Coding(CodingError::Ratio),
+            Rejection::Coding(CodingError::Padding),
+            Rejection::Coding(CodingError::Window),
+            Rejection::Batch(BatchError::NotArray { offset: 0 }),
+            Rejection::Batch(BatchError::TooManyItems),
+            Rejection::NothingAccepted { items: 1 },
+            Rejection::Expectation,
+            Rejection::NoRoute(NoRoute::Path),
+            Rejection::NoRoute(NoRoute::Method { allow }),
+            Rejection::NoRoute(NoRoute::UnknownMethod),
+            Rejection::TooSlow(Part::Head),
+            Rejection::Origin,
+            Rejection::RateLimited(RetryAfter { secs: 1 }),
+            Rejection::Report(ReportError::TooLarge { bytes: 1 }),
+            Rejection::Report(ReportError::Empty),
+            Rejection::Report(ReportError::Reserved),
+            Rejection::Shard(Refusal::ShardFull),
+            Rejection::Shard(Refusal::DiskFull),
+            Rejection::Shard(Refusal::DiskFailing),
+            Rejection::Shard(Refusal::Draining),
+        ];
+        let mut found: Vec<_> = rejections
+            .iter()
+            .map(|rejection| rejection.status_and_code().1)
+            .chain([TOO_MANY_CONNECTIONS])
+            .collect();
+        found.sort_unstable();
+        found.dedup();
+        let mut listed = CODES;
+        listed.sort_unstable();
+        assert_eq!(found, listed);
     }
 }

@@ -18,11 +18,12 @@ use crate::api::reject::{Part, Rejection};
 use crate::api::reports::{self, Announced, Judge, Judged};
 use crate::http::body::{BodyError, ChunkedDecoder, Framing, Progress};
 use crate::http::coding::{self, Coding, CodingError, Decoder};
+use crate::limit::Network;
 use crate::pool::READ_BYTES;
 use crate::report::REPORT_BYTES_MAX;
 use crate::report::batch::Shape;
 use crate::rt;
-use crate::shard::{Refusal, Ticket};
+use crate::shard::Ticket;
 
 /// A body that has been read.
 enum Body {
@@ -35,12 +36,15 @@ enum Body {
 /// What is due to a client whose reports the shard has: when the ticket is, this answer.
 struct Taken {
     ticket: Ticket,
+    reports: u64,
     answer: Cow<'static, [u8]>,
 }
 
 /// A refused body, and its answer.
 struct Refused {
     rejection: Rejection,
+    /// How many reports are refused for it; for none there is another reason each.
+    reports: u64,
     answer: Vec<u8>,
 }
 
@@ -49,6 +53,7 @@ impl From<Rejection> for Refused {
         Refused {
             answer: rejection.body(),
             rejection,
+            reports: 1,
         }
     }
 }
@@ -83,7 +88,9 @@ impl Connection {
         };
         let taken = match (&body, shape) {
             (body, Shape::One) => self.take_one(self.bytes_of(body)),
-            (body, shape) => Box::pin(self.take_batch(shape, self.bytes_of(body))).await,
+            (body, shape) => {
+                Box::pin(self.take_batch(shape, self.bytes_of(body), request.counted_for)).await
+            }
         };
         match body {
             Body::InPlace { end, .. } => self.buffer.advance(end),
@@ -111,30 +118,40 @@ impl Connection {
         taken: Result<Taken, Refused>,
     ) -> Result<(), End> {
         let answered = match taken {
-            Ok(Taken { ticket, answer }) if self.shared.answers_at_once() => {
-                drop(ticket);
-                Ok(answer)
+            Ok(taken) if self.shared.answers_at_once() => {
+                drop(taken.ticket);
+                Ok((taken.answer, taken.reports))
             }
-            Ok(Taken { ticket, answer }) => {
+            Ok(Taken {
+                ticket,
+                reports,
+                answer,
+            }) => {
                 // A verdict on each of many items takes room that others must know of.
                 self.note_reading(self.reading_bytes + answer.len() as u64);
                 let committed = self.stream.leave(ticket).await;
-                committed
-                    .map(|()| answer)
-                    .map_err(|refusal| Refused::from(Rejection::Shard(refusal)))
+                match committed {
+                    Ok(()) => Ok((answer, reports)),
+                    Err(refusal) => Err(Refused {
+                        reports,
+                        ..Refused::from(Rejection::Shard(refusal))
+                    }),
+                }
             }
             Err(refused) => Err(refused),
         };
         match answered {
-            Ok(answer) => {
+            Ok((answer, reports)) => {
+                self.shared.parts.counters.count_stored(reports);
                 self.answer(request.terms, json(StatusCode::OK, &answer))
                     .await
             }
-            Err(Refused { rejection, answer }) => {
-                tracing::debug!(?rejection, "report refused");
-                if rejection == Rejection::Shard(Refusal::ShardFull) {
-                    self.note_full();
-                }
+            Err(Refused {
+                rejection,
+                reports,
+                answer,
+            }) => {
+                self.note_refused(&rejection, reports);
                 self.note_reading(self.reading_bytes + answer.len() as u64);
                 let field = rejection.field();
                 let response = rejected(&rejection, &answer, &field);
@@ -148,31 +165,54 @@ impl Connection {
         let now = (shared.parts.clock)();
         Ok(Taken {
             ticket: reports::take(&shared.validator, &shared.parts.shard, now, body)?,
+            reports: 1,
             answer: Cow::Borrowed(reports::OK),
         })
     }
 
-    async fn take_batch(&self, shape: Shape, body: &[u8]) -> Result<Taken, Refused> {
+    async fn take_batch(
+        &self,
+        shape: Shape,
+        body: &[u8],
+        counted_for: Option<Network>,
+    ) -> Result<Taken, Refused> {
         let shared = &self.shared;
         let mut judge = Judge::new(shape, body);
         while judge.step(&shared.validator).map_err(Rejection::Batch)? == Judged::Some {
             self.stream.leave(rt::give_way()).await;
         }
         let verdicts = judge.verdicts();
-        if verdicts.accepted() == 0 {
-            let items = verdicts.rejected();
-            let rejection = Rejection::NothingAccepted { items };
+        let (accepted, rejected) = (verdicts.accepted(), verdicts.rejected());
+        for code in verdicts.codes() {
+            shared.parts.counters.count_refused(code, 1);
+        }
+        let now = (shared.parts.clock)();
+        if let (Some(rate), Some(network)) = (&shared.parts.rate, counted_for) {
+            // One has been taken with the request.
+            let more = (accepted + rejected).saturating_sub(1);
+            let more = u32::try_from(more).expect("there are `ITEMS_MAX` at most");
+            rate.charge(network, now.monotonic_ms, more);
+        }
+        if accepted == 0 {
+            let rejection = Rejection::NothingAccepted { items: rejected };
             let (_, code) = rejection.status_and_code();
             return Err(Refused {
                 answer: verdicts.refusal_body(code, &rejection),
                 rejection,
+                reports: u64::from(rejected == 0),
             });
         }
-        let ticket = judge.append(&shared.parts.shard, (shared.parts.clock)());
-        Ok(Taken {
-            ticket: ticket.map_err(Rejection::Shard)?,
-            answer: Cow::Owned(verdicts.body()),
-        })
+        match judge.append(&shared.parts.shard, now) {
+            Ok(ticket) => Ok(Taken {
+                ticket,
+                reports: accepted as u64,
+                answer: Cow::Owned(verdicts.body()),
+            }),
+            Err(refusal) => Err(Refused {
+                reports: accepted as u64,
+                ..Refused::from(Rejection::Shard(refusal))
+            }),
+        }
     }
 
     async fn read_in_place(

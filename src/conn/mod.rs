@@ -19,6 +19,7 @@ mod intake;
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,16 +28,20 @@ use ::http::StatusCode;
 use bytes::{Buf, BytesMut};
 
 use crate::api::cors::{self, Origin, Origins, Verdict};
+use crate::api::forwarded;
+use crate::api::forwarded::TrustedProxies;
 use crate::api::reject::{Part, Rejection};
 use crate::api::reports::{self, Announced};
 use crate::api::{JSON, status};
 use crate::config::Ack;
+use crate::counters::Counters;
 use crate::health::Health;
 use crate::http::HEAD_BYTES_MAX;
 use crate::http::body::Framing;
 use crate::http::coding::Decoders;
 use crate::http::head::{self, Expect, HeadScan, Persistence};
 use crate::http::response::{self, Content, HttpDate, Response, Terms, Value};
+use crate::limit::{Network, Opened, RateLimiter};
 use crate::pool::{Pool, READ_BYTES};
 use crate::report::Validator;
 use crate::route::{Route, route};
@@ -64,8 +69,10 @@ pub struct Deadlines {
     pub idle_ms: TickMs,
     /// From a head's first byte to its last.
     pub head_ms: TickMs,
-    /// From a head's end to the end of its body.
+    /// From a head's end to the end of its body, and
     pub body_ms: TickMs,
+    /// a second more for so many bytes of it that have come.
+    pub body_bytes_per_sec: u64,
     /// For an answer to be taken.
     pub write_ms: TickMs,
 }
@@ -92,6 +99,21 @@ pub struct Parts {
     pub clock: fn() -> Now,
     /// Whose pages may post.
     pub origins: Origins,
+    /// How often an address may post; of all cores.
+    pub rate: Option<Arc<RateLimiter>>,
+    /// Whose word on a client's address is taken.
+    pub proxies: TrustedProxies,
+    /// What the core has stored and refused.
+    pub counters: Arc<Counters>,
+}
+
+/// The other end of a connection.
+#[derive(Debug)]
+pub struct Peer {
+    /// A proxy's, if there is one.
+    pub address: IpAddr,
+    /// Among those of its address, until it ends.
+    pub counted: Option<Opened>,
 }
 
 /// What the connections of a core share.
@@ -167,12 +189,16 @@ struct Request {
     terms: Terms,
     expect: Expect,
     head_len: usize,
+    /// Whose rate its reports count for, if there is a limit.
+    counted_for: Option<Network>,
 }
 
 /// Serves a connection to its end.
-pub async fn serve(stream: Stream, shared: Rc<Shared>) {
+pub async fn serve(stream: Stream, peer: Peer, shared: Rc<Shared>) {
     let mut connection = Connection {
         stream,
+        peer,
+        body_credit: 0,
         buffer: BytesMut::new(),
         reading_bytes: 0,
         origin: Origin::default(),
@@ -189,6 +215,9 @@ pub async fn serve(stream: Stream, shared: Rc<Shared>) {
 
 struct Connection {
     stream: Stream,
+    peer: Peer,
+    /// Of bytes that came and did not make a millisecond yet, in thousandths of a byte.
+    body_credit: u64,
     /// What has been read and not consumed; without capacity while idle.
     buffer: BytesMut,
     /// This connection's part of [`Shared::reading_bytes`].
@@ -260,6 +289,7 @@ impl Connection {
             // In a box, for the 3 KiB of its head and fields.
             Ok(Asked::Options { allow }) => Box::pin(self.serve_options(&request, allow)).await,
             Err(rejection) => {
+                self.note_refused(rejection, 1);
                 let (body, field) = (rejection.body(), rejection.field());
                 let response = rejected(rejection, &body, &field);
                 self.answer_without_body(&request, response).await
@@ -302,6 +332,7 @@ impl Connection {
             Err(error) => return Ok(Err(Rejection::Head(error))),
         };
         self.origin.judge(&head, &self.shared.parts.origins);
+        let mut counted_for = None;
         let asked = match (head.expect, route(head.method, head.path)) {
             (Expect::Unknown, _) => Err(Rejection::Expectation),
             (_, Err(no_route)) => Err(Rejection::NoRoute(no_route)),
@@ -309,7 +340,18 @@ impl Connection {
                 Err(Rejection::Origin)
             }
             (_, Ok(Route::PostReport)) => {
-                reports::check_head(&head, self.shared.batch_bytes_max).map(Asked::Reports)
+                let parts = &self.shared.parts;
+                let mut within_rate = Ok(());
+                if let Some(rate) = &parts.rate {
+                    let client = forwarded::client(&head, self.peer.address, &parts.proxies);
+                    let network = Network::from(client);
+                    counted_for = Some(network);
+                    within_rate = rate.take(network, (parts.clock)().monotonic_ms);
+                }
+                within_rate.map_err(Rejection::RateLimited).and_then(|()| {
+                    let announced = reports::check_head(&head, self.shared.batch_bytes_max);
+                    announced.map(Asked::Reports)
+                })
             }
             (_, Ok(Route::Health)) => Ok(Asked::Health),
             (_, Ok(Route::Options { allow })) => Ok(Asked::Options { allow }),
@@ -320,6 +362,7 @@ impl Connection {
             terms: Terms::of(&head),
             expect: head.expect,
             head_len,
+            counted_for,
         }))
     }
 
@@ -383,8 +426,21 @@ impl Connection {
         match result {
             Ok(0) if self.stream.is_late() => Ok(Err(Rejection::TooSlow(part))),
             Ok(0) | Err(_) => Err(End::Gone),
-            Ok(_) => Ok(Ok(())),
+            Ok(count) => {
+                if part == Part::Body {
+                    self.extend_body_deadline(count as u64);
+                }
+                Ok(Ok(()))
+            }
         }
+    }
+
+    /// Gives a body the time that its bytes are worth.
+    fn extend_body_deadline(&mut self, bytes: u64) {
+        let bytes_per_sec = self.shared.parts.deadlines.body_bytes_per_sec;
+        let credit = self.body_credit + bytes * 1000;
+        self.stream.extend_deadline(credit / bytes_per_sec);
+        self.body_credit = credit % bytes_per_sec;
     }
 
     /// Takes as much room as `bytes`, all in all. What a connection has already it may fill, even if lines
@@ -438,20 +494,19 @@ impl Connection {
         }
     }
 
-    /// Health says so until the next commit.
-    fn note_full(&self) {
-        let shared = &self.shared;
-        shared
-            .parts
-            .health
-            .refuse(shared.parts.core, Refusal::ShardFull);
+    /// Counts a refusal, of so many reports; health says that a shard is full until the next commit.
+    fn note_refused(&self, rejection: &Rejection, reports: u64) {
+        tracing::debug!(?rejection, "refused");
+        let parts = &self.shared.parts;
+        let (_, code) = rejection.status_and_code();
+        parts.counters.count_refused(code, reports);
+        if *rejection == Rejection::Shard(Refusal::ShardFull) {
+            parts.health.refuse(parts.core, Refusal::ShardFull);
+        }
     }
 
     async fn reject_last(&mut self, terms: Terms, rejection: &Rejection) -> Result<(), End> {
-        tracing::debug!(?rejection, "request refused");
-        if *rejection == Rejection::Shard(Refusal::ShardFull) {
-            self.note_full();
-        }
+        self.note_refused(rejection, 1);
         let (body, field) = (rejection.body(), rejection.field());
         let response = rejected(rejection, &body, &field);
         self.answer_last(terms, response).await

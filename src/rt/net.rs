@@ -18,7 +18,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::pin::pin;
 use std::rc::Rc;
@@ -29,8 +29,8 @@ use monoio::buf::{IoBufMut, SliceMut};
 use monoio::io::{AsyncReadRent, AsyncWriteRent, AsyncWriteRentExt};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvFlags, Shutdown, SocketFlags, SocketType, accept_with, bind, listen, recv,
-    shutdown, socket_with, sockopt,
+    AddressFamily, RecvFlags, Shutdown, SocketFlags, SocketType, acceptfrom_with, bind, listen,
+    recv, shutdown, socket_with, sockopt,
 };
 use slab::Slab;
 
@@ -110,19 +110,24 @@ impl Listener {
         self.waiting.readable(false).await
     }
 
-    /// The next waiting connection, if there is one.
+    /// The next waiting connection, if there is one, and the address it is from.
     ///
     /// # Errors
     ///
     /// As `accept4(2)`: of the process (`EMFILE`) or of one connection (`ECONNABORTED`).
-    pub fn accept(&self) -> io::Result<Option<OwnedFd>> {
+    pub fn accept(&self) -> io::Result<Option<(OwnedFd, IpAddr)>> {
         // The ring waits inside the operation, so its sockets stay blocking; epoll's must not block.
         let flags = match self.driver {
             Driver::IoUring => SocketFlags::CLOEXEC,
             Driver::Epoll => SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
         };
-        match accept_with(&self.accepting, flags) {
-            Ok(socket) => Ok(Some(socket)),
+        match acceptfrom_with(&self.accepting, flags) {
+            Ok((socket, peer)) => {
+                let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+                // A TCP listener's peers have an address.
+                let peer = peer.map_or(IpAddr::from([0; 4]), |peer| peer.ip());
+                Ok(Some((socket, peer.to_canonical())))
+            }
             Err(Errno::AGAIN) => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -314,6 +319,14 @@ impl Stream {
         let deadline = self.table.now().saturating_add(after_ms);
         self.slot.deadline.set(deadline);
         self.slot.late.set(false);
+    }
+
+    /// Moves the deadline by so much, unless the core drains and has no more time.
+    pub fn extend_deadline(&self, more_ms: TickMs) {
+        if self.table.wait_ms_max.get().is_none() {
+            let deadline = self.slot.deadline.get().saturating_add(more_ms);
+            self.slot.deadline.set(deadline);
+        }
     }
 
     /// Whether the deadline has passed since it was set.

@@ -2,16 +2,22 @@
 
 use std::process::Command;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::reports::Generator;
-use crate::support::{Driver, Server, both_drivers, lines, post, wait_until};
+use crate::support::{Answer, Driver, Server, both_drivers, lines, post, wait_until};
 
 both_drivers!(
     connections_beyond_the_limit_wait,
     readers_share_what_a_core_may_hold,
     buffered_reports_that_come_too_fast_wait,
+    an_address_asks_no_faster_than_its_rate,
+    proxies_name_whose_rate_it_is,
+    an_address_keeps_no_more_connections_than_it_may,
+    a_body_has_the_time_that_its_bytes_are_worth,
+    what_is_refused_is_counted_by_its_code,
 );
 
 const REPORT: &[u8] = br#"{"clientId":"c","timestamp":"t","hosts":[]}"#;
@@ -123,4 +129,163 @@ fn buffered_reports_that_come_too_fast_wait(driver: Driver) {
     });
     assert!(server.stop().success());
     assert_eq!(lines(server.dir()).len(), CLIENTS as usize * REPORTS);
+}
+
+/// The answer to this report with these fields, on a connection of its own.
+fn answer_to(server: &Server, fields: &str, body: &str) -> Answer {
+    let length = body.len();
+    let head = format!("POST /api/v1/reports HTTP/1.1\r\nHost: h\r\n{fields}");
+    let request = format!("{head}Content-Length: {length}\r\n\r\n{body}");
+    server.connect().exchange(request.as_bytes())
+}
+
+const REPORT_TEXT: &str = r#"{"clientId":"c","timestamp":"t","hosts":[]}"#;
+const LINES: &str = "Content-Type: application/x-ndjson\r\n";
+
+/// Wants a refusal with a time of so many seconds; one less, if the clock has just gone on.
+#[track_caller]
+fn expect_rate_limited(answer: &Answer, secs: u32) {
+    let retry_after = answer.field("retry-after").expect("there is a time");
+    let found: u32 = retry_after.parse().expect("the time is a number");
+    assert!((secs - 1..=secs).contains(&found), "{found}, not {secs}");
+    let message = format!(
+        "{{\"status\":\"error\",\"code\":\"rate_limited\",\"message\":\
+         \"this address asks too often, the next request is taken in {found} s\"}}\n"
+    );
+    assert_eq!((answer.status, answer.text()), (429, &*message));
+}
+
+fn an_address_asks_no_faster_than_its_rate(driver: Driver) {
+    let mut server = Server::start(driver, &[("RATE_PER_IP", "6/h")]);
+    // Whatever core they come to; what is no report counts as well.
+    for body in [REPORT_TEXT, "{}", REPORT_TEXT] {
+        assert_ne!(answer_to(&server, "", body).status, 429);
+    }
+    // Each of a batch counts: the fourth to the seventh, which nothing has to wait for but the next.
+    let four = [REPORT_TEXT; 4].join("\n");
+    assert_eq!(answer_to(&server, LINES, &four).status, 200);
+    let origin = "Origin: https://netwatch.example\r\n";
+    let answer = answer_to(&server, origin, REPORT_TEXT);
+    expect_rate_limited(&answer, 1200);
+    let exposed = answer.field("access-control-expose-headers");
+    assert_eq!(exposed, Some("retry-after"));
+    // The connection is kept, and what is not a report is not counted.
+    let mut client = server.connect();
+    assert_eq!(client.exchange(&post(REPORT)).status, 429);
+    client.expect_kept();
+    assert_eq!(server.stop().code(), Some(0));
+    assert_eq!(lines(server.dir()).len(), 6);
+}
+
+fn proxies_name_whose_rate_it_is(driver: Driver) {
+    let settings = [("RATE_PER_IP", "1/h"), ("TRUSTED_PROXIES", "127.0.0.1")];
+    let server = Server::start(driver, &settings);
+    let status = |fields: &str| answer_to(&server, fields, REPORT_TEXT).status;
+    assert_eq!(status("X-Forwarded-For: 192.0.2.1\r\n"), 200);
+    assert_eq!(status("X-Forwarded-For: 192.0.2.1\r\n"), 429);
+    // What the client claims is in front of what the proxy says.
+    assert_eq!(status("X-Forwarded-For: 192.0.2.9, 192.0.2.1\r\n"), 429);
+    assert_eq!(status("X-Forwarded-For: 192.0.2.2\r\n"), 200);
+    assert_eq!(status("Forwarded: for=192.0.2.2\r\n"), 429);
+    assert_eq!(status("Forwarded: for=\"[2001:db8::1]:80\"\r\n"), 200);
+    // The same /64.
+    assert_eq!(status("Forwarded: for=\"[2001:db8::2]\"\r\n"), 429);
+    assert_eq!(status("Forwarded: for=\"[2001:db8:0:1::1]\"\r\n"), 200);
+    // Its own.
+    assert_eq!(status(""), 200);
+    assert_eq!(status(""), 429);
+    drop(server);
+    // Whom nobody trusts is nobody's proxy.
+    let server = Server::start(driver, &[("RATE_PER_IP", "1/h")]);
+    let status = |fields: &str| answer_to(&server, fields, REPORT_TEXT).status;
+    assert_eq!(status("X-Forwarded-For: 192.0.2.1\r\n"), 200);
+    assert_eq!(status("X-Forwarded-For: 192.0.2.2\r\n"), 429);
+}
+
+fn an_address_keeps_no_more_connections_than_it_may(driver: Driver) {
+    let mut server = Server::start(driver, &[("CONNECTIONS_PER_IP", "2")]);
+    let [mut first, mut second] = [server.connect(), server.connect()];
+    first.expect_kept();
+    second.expect_kept();
+    server.connect().expect_closed();
+    first.expect_kept();
+    drop(first);
+    wait_until("there is room again", || {
+        let mut client = server.connect();
+        let sent = client.send(&post(REPORT));
+        sent.is_ok() && matches!(client.try_answer(), Ok(Some(answer)) if answer.status == 200)
+    });
+    second.expect_kept();
+    drop(second);
+    assert_eq!(server.stop().code(), Some(0));
+    drop(server);
+    // A proxy's are those of many clients.
+    let settings = [
+        ("CONNECTIONS_PER_IP", "1"),
+        ("TRUSTED_PROXIES", "127.0.0.0/8"),
+    ];
+    let server = Server::start(driver, &settings);
+    let mut clients: Vec<_> = (0..4).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.expect_kept();
+    }
+}
+
+/// A body at 640 bytes a second where 64 are asked for, which takes longer than a body may at first.
+fn a_body_has_the_time_that_its_bytes_are_worth(driver: Driver) {
+    let settings = [("BODY_SECS", "1"), ("BODY_RATE_MIN", "64")];
+    let server = Server::start(driver, &settings);
+    let blanks = " ".repeat(2048);
+    let body = format!("{REPORT_TEXT}{blanks}");
+    let head = "POST /api/v1/reports HTTP/1.1\r\nHost: h\r\n";
+    let head = format!("{head}Content-Length: {}\r\n\r\n", body.len());
+    let mut client = server.connect();
+    client.send(head.as_bytes()).expect("the head is taken");
+    let began = Instant::now();
+    for piece in body.as_bytes().chunks(64) {
+        client.send(piece).expect("the body is taken");
+        // The pace is what is tested.
+        thread::park_timeout(Duration::from_millis(100));
+    }
+    assert!(began.elapsed() > Duration::from_secs(3));
+    assert_eq!(client.answer().status, 200);
+}
+
+fn what_is_refused_is_counted_by_its_code(driver: Driver) {
+    let settings = [("WORKERS", "1"), ("HEAD_SECS", "1")];
+    let mut server = Server::start(driver, &settings);
+    for (fields, body) in [
+        ("", REPORT_TEXT),
+        ("", "{}"),
+        ("", "{"),
+        ("", "[]"),
+        (LINES, "{}\n{\n{}\n"),
+        ("Content-Encoding: br\r\n", REPORT_TEXT),
+        ("Content-Encoding: gzip\r\n", REPORT_TEXT),
+        ("Expect: x\r\n", REPORT_TEXT),
+        ("Host: h\r\n", REPORT_TEXT),
+    ] {
+        answer_to(&server, fields, body);
+    }
+    let some = [REPORT_TEXT, "7", REPORT_TEXT].join("\n");
+    assert_eq!(answer_to(&server, LINES, &some).status, 200);
+    for head in [
+        "GET / HTTP/1.1\r\nHost: h\r\n\r\n",
+        "PUT /api/v1/reports HTTP/1.1\r\nHost: h\r\n\r\n",
+    ] {
+        server.connect().exchange(head.as_bytes());
+    }
+    let mut late = server.connect();
+    late.send(b"G").expect("the byte is taken");
+    assert_eq!(late.answer().status, 408);
+    drop(late);
+    assert_eq!(server.stop().code(), Some(0));
+    let stopped = server.wait_for_event("core stopped");
+    assert_eq!(stopped["stored"], 3);
+    assert_eq!(
+        stopped["refused"],
+        "malformed_head=1 unknown_expectation=1 not_found=1 method_not_allowed=1 \
+         unsupported_coding=1 too_slow=1 malformed_coding=1 nothing_accepted=1 not_json=2 \
+         not_a_report=4"
+    );
 }
