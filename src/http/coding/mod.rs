@@ -1051,6 +1051,18 @@ mod tests {
     }
 
     #[test]
+    fn a_zstd_frame_that_is_all_there_is_read_as_any_other() {
+        let malformed = Err("body is not valid zstd");
+        // A window of 1 KiB, a content of 5000 bytes, and one block that repeats a byte so often.
+        let long_run = zstd_frame(0x40, b"\0\x88\x12\x43\x9c\0a");
+        check(Coding::Zstd, &long_run, malformed);
+        // The number of a dictionary, which spells the beginning of a frame that is whole.
+        let inner = zstd_frame(0x20, b"\x01\x09\0\0a");
+        check(Coding::Zstd, &inner, Ok(b"a"));
+        check(Coding::Zstd, &zstd_frame(0x23, &inner), malformed);
+    }
+
+    #[test]
     fn a_body_cut_short() {
         let text = lines(1, 1);
         let short = b"{\"a\":\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"}".as_slice();

@@ -5,9 +5,15 @@ use ::zstd::zstd_safe::{DCtx, DParameter, ErrorCode, InBuffer, OutBuffer, ResetD
 
 use super::{Coding, CodingError, KEPT_STATE_BYTES_MAX, Moved, WINDOW_LOG_MAX};
 
+/// The longest header of a frame (RFC 8878 §3.1.1.1).
+const HEADER_BYTES_MAX: usize = 18;
+
 /// The `zstd` coding. libzstd goes on to the next frame by itself.
 pub(super) struct Zstd {
     context: DCtx<'static>,
+    /// Bytes of the frame at hand that have gone in, as far as they can be its header's;
+    /// `header_len <= HEADER_BYTES_MAX`.
+    header_len: usize,
     /// Whether a frame has ended and nothing has come behind it.
     is_whole: bool,
     /// Whether a frame has ever ended.
@@ -22,6 +28,7 @@ impl Zstd {
             .expect("10 to 31 is allowed");
         Zstd {
             context,
+            header_len: 0,
             is_whole: false,
             has_frames: false,
         }
@@ -41,10 +48,18 @@ impl Zstd {
         if !is_kept || self.context.reset(ResetDirective::SessionOnly).is_err() {
             *self = Zstd::new();
         }
+        self.header_len = 0;
         (self.is_whole, self.has_frames) = (false, false);
     }
 
     pub(super) fn step(&mut self, fed: &[u8], out: &mut [u8]) -> Result<Moved, CodingError> {
+        // A header goes in byte by byte. When one ends, libzstd looks whether a whole frame is there from the
+        // first byte of the call, and if so takes a shorter way, which lets blocks beyond the window pass,
+        // and which takes the end of a header for a frame that looks like one. So the split would matter.
+        let fed = match self.header_len < HEADER_BYTES_MAX {
+            true => &fed[..fed.len().min(1)],
+            false => fed,
+        };
         let mut input = InBuffer::around(fed);
         let mut out = OutBuffer::around(out);
         let hint = self
@@ -64,6 +79,10 @@ impl Zstd {
         if moved != Moved::NOTHING {
             self.is_whole = hint == 0;
             self.has_frames |= self.is_whole;
+            self.header_len = match self.is_whole {
+                true => 0,
+                false => HEADER_BYTES_MAX.min(self.header_len + moved.taken),
+            };
         }
         Ok(moved)
     }
