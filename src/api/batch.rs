@@ -14,11 +14,16 @@ use std::fmt;
 
 use serde_json::json;
 
+/// What an item adds to the answer, its message aside.
+const ITEM_BYTES: usize = r#",{"index":16383,"code":"body_too_large","message":""}"#.len();
+
 /// What became of the items of one body.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdicts {
     accepted: usize,
     rejected: Vec<Rejected>,
+    /// Of all messages.
+    message_bytes: usize,
 }
 
 /// An item that was not taken.
@@ -37,11 +42,19 @@ impl Verdicts {
 
     /// Lists an item that has not.
     pub fn reject(&mut self, index: usize, code: &'static str, message: &dyn fmt::Display) {
+        let message = message.to_string();
+        self.message_bytes += message.len();
         self.rejected.push(Rejected {
             index,
             code,
-            message: message.to_string(),
+            message,
         });
+    }
+
+    /// Memory that this takes, with the answer made of it, while that is being copied to be sent.
+    pub fn bytes(&self) -> u64 {
+        let list = 2 * size_of::<Rejected>() + 2 * ITEM_BYTES;
+        (self.rejected.len() * list + 3 * self.message_bytes) as u64
     }
 
     /// How many items have been taken.

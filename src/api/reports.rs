@@ -24,9 +24,12 @@ use crate::time::Now;
 /// The answer to a report that has been taken; the Go server's, to the byte.
 pub const OK: &[u8] = b"{\"status\":\"ok\"}\n";
 
-/// One call of [`Judge::step`] checks items until they are this long together: half a millisecond, and
-/// 2 ms where the last is the largest.
+/// One call of [`Judge::step`] passes over about this much of a body: half a millisecond, and 2 ms where the
+/// last item is the largest.
 const STEP_BYTES: usize = 256 << 10;
+
+/// An item costs at least as much as so many bytes: most of all one that is refused with its first.
+const ITEM_COST_BYTES: usize = 512;
 
 const _: () = assert!(ITEMS_MAX <= u32::MAX as usize);
 
@@ -98,6 +101,8 @@ pub fn take(
 /// Judges the items of a batch, one after the other.
 pub struct Judge<'b> {
     items: Items<'b>,
+    /// Where the last item that was judged ends.
+    at: usize,
     accepted: Vec<Report<'b>>,
     /// Of the lines of `accepted`.
     line_bytes: usize,
@@ -118,6 +123,7 @@ impl<'b> Judge<'b> {
     pub fn new(shape: Shape, body: &'b [u8]) -> Judge<'b> {
         Judge {
             items: Items::new(shape, body),
+            at: 0,
             accepted: Vec::new(),
             line_bytes: 0,
             verdicts: Verdicts::default(),
@@ -138,7 +144,9 @@ impl<'b> Judge<'b> {
                 Next::Due => return Ok(Judged::Some),
                 Next::End => return Ok(Judged::All),
             };
-            bytes += item.bytes.len();
+            let end = item.begin + item.bytes.len();
+            bytes += end - self.at + ITEM_COST_BYTES;
+            self.at = end;
             match validator.check(item.bytes) {
                 Ok(report) => {
                     self.line_bytes += report.line_len();

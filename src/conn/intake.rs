@@ -10,10 +10,13 @@
 
 use ::http::StatusCode;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::mem;
 
 use bytes::{Buf, BytesMut};
 
 use super::{Connection, End, Request, json, rejected};
+use crate::api::batch::Verdicts;
 use crate::api::reject::{Part, Rejection};
 use crate::api::reports::{self, Announced, Judge, Judged};
 use crate::http::body::{BodyError, ChunkedDecoder, Framing, Progress};
@@ -100,9 +103,21 @@ impl Connection {
             // Others may use it while this one waits for its commit.
             self.give_back();
         } else {
-            self.note_reading(self.buffer.capacity() as u64);
+            self.leave_large_buffer();
         }
         self.answer_taken(request, taken).await
+    }
+
+    /// Moves what belongs to the next request to a buffer of its own, if there was a large body in front of
+    /// it: that room would stay taken, and not even be part of the buffer's capacity.
+    fn leave_large_buffer(&mut self) {
+        if self.reading_bytes.get() > READ_BYTES as u64 {
+            let mut next = self.shared.pool.take_buffer();
+            next.extend_from_slice(&self.buffer);
+            let large = mem::replace(&mut self.buffer, next);
+            self.shared.pool.keep_buffer(large);
+        }
+        self.note_reading(self.buffer.capacity() as u64);
     }
 
     fn bytes_of<'b>(&'b self, body: &'b Body) -> &'b [u8] {
@@ -127,8 +142,8 @@ impl Connection {
                 reports,
                 answer,
             }) => {
-                // A verdict on each of many items takes room that others must know of.
-                self.note_reading(self.reading_bytes + answer.len() as u64);
+                // With its copy that is being sent: a verdict on each of many items takes room.
+                self.note_reading(self.reading_bytes.get() + 2 * answer.len() as u64);
                 let committed = self.stream.leave(ticket).await;
                 match committed {
                     Ok(()) => Ok((answer, reports)),
@@ -152,7 +167,7 @@ impl Connection {
                 answer,
             }) => {
                 self.note_refused(&rejection, reports);
-                self.note_reading(self.reading_bytes + answer.len() as u64);
+                self.note_reading(self.reading_bytes.get() + 2 * answer.len() as u64);
                 let field = rejection.field();
                 let response = rejected(&rejection, &answer, &field);
                 self.answer(request.terms, response).await
@@ -177,23 +192,35 @@ impl Connection {
         counted_for: Option<Network>,
     ) -> Result<Taken, Refused> {
         let shared = &self.shared;
+        let body_bytes = self.reading_bytes.get();
         let mut judge = Judge::new(shape, body);
-        while judge.step(&shared.validator).map_err(Rejection::Batch)? == Judged::Some {
-            self.stream.leave(rt::give_way()).await;
-        }
+        let judged = loop {
+            match judge.step(&shared.validator) {
+                Ok(Judged::Some) => self.stream.leave(rt::give_way()).await,
+                Ok(Judged::All) => break Ok(()),
+                Err(error) => break Err(Refused::from(Rejection::Batch(error))),
+            }
+            self.claim(body_bytes + judge.verdicts().bytes())?;
+        };
+        let now = (shared.parts.clock)();
         let verdicts = judge.verdicts();
         let (accepted, rejected) = (verdicts.accepted(), verdicts.rejected());
-        for code in verdicts.codes() {
-            shared.parts.counters.count_refused(code, 1);
+        let charge = || {
+            if let (Some(rate), Some(network)) = (&shared.parts.rate, counted_for) {
+                // One has been taken with the request.
+                let more = (accepted + rejected).saturating_sub(1);
+                let more = u32::try_from(more).expect("there are `ITEMS_MAX` at most");
+                rate.charge(network, now.monotonic_ms, more);
+            }
+        };
+        if let Err(refused) = judged {
+            charge();
+            return Err(refused);
         }
-        let now = (shared.parts.clock)();
-        if let (Some(rate), Some(network)) = (&shared.parts.rate, counted_for) {
-            // One has been taken with the request.
-            let more = (accepted + rejected).saturating_sub(1);
-            let more = u32::try_from(more).expect("there are `ITEMS_MAX` at most");
-            rate.charge(network, now.monotonic_ms, more);
-        }
+        self.claim(body_bytes + verdicts.bytes())?;
         if accepted == 0 {
+            charge();
+            self.count_rejected(verdicts);
             let rejection = Rejection::NothingAccepted { items: rejected };
             let (_, code) = rejection.status_and_code();
             return Err(Refused {
@@ -203,15 +230,31 @@ impl Connection {
             });
         }
         match judge.append(&shared.parts.shard, now) {
-            Ok(ticket) => Ok(Taken {
-                ticket,
-                reports: accepted as u64,
-                answer: Cow::Owned(verdicts.body()),
-            }),
+            Ok(ticket) => {
+                charge();
+                self.count_rejected(verdicts);
+                Ok(Taken {
+                    ticket,
+                    reports: accepted as u64,
+                    answer: Cow::Owned(verdicts.body()),
+                })
+            }
+            // All are to be sent again, so all are refused for that.
             Err(refusal) => Err(Refused {
-                reports: accepted as u64,
+                reports: (accepted + rejected) as u64,
                 ..Refused::from(Rejection::Shard(refusal))
             }),
+        }
+    }
+
+    /// Counts the items that have a verdict of their own.
+    fn count_rejected(&self, verdicts: &Verdicts) {
+        let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+        for code in verdicts.codes() {
+            *counts.entry(code).or_default() += 1;
+        }
+        for (code, count) in counts {
+            self.shared.parts.counters.count_refused(code, count);
         }
     }
 
@@ -223,9 +266,10 @@ impl Connection {
     ) -> Result<Result<(Body, Shape), Rejection>, End> {
         let (begin, end) = (request.head_len, request.head_len + length);
         let mut shape = announced.shape;
+        let mut blanks = Blanks::default();
         // A longer one has to show that it is a batch.
         while length > REPORT_BYTES_MAX && shape.is_none() {
-            shape = Shape::of(None, &self.buffer[begin..]);
+            shape = blanks.shape_behind(&self.buffer[begin..]);
             let limit = reports::body_bytes_max(shape, self.shared.batch_bytes_max);
             let has_shown_nothing = shape.is_none() && self.buffer.len() - begin < limit;
             if has_shown_nothing {
@@ -266,18 +310,18 @@ impl Connection {
             }
             Framing::Chunked => Source::Chunked(ChunkedDecoder::new(batch_bytes_max as u64)),
         };
-        let limit = reports::body_bytes_max(announced.shape, batch_bytes_max);
         let decoder = self
             .shared
             .decoders
             .borrow_mut()
-            .take(announced.coding, limit);
+            .take(announced.coding, batch_bytes_max);
         let mut decoding = Decoding {
             source,
             encoded: self.shared.pool.take_scratch(),
             decoder,
             decoded: self.shared.pool.take_scratch(),
             shape: announced.shape,
+            blanks: Blanks::default(),
             batch_bytes_max,
         };
         let result = loop {
@@ -285,6 +329,10 @@ impl Connection {
                 break Err(rejection);
             }
             if let Err(rejection) = self.decode(&mut decoding).await {
+                break Err(rejection);
+            }
+            let bytes = self.buffer.capacity() as u64 + decoding.bytes();
+            if let Err(rejection) = self.claim(bytes) {
                 break Err(rejection);
             }
             if let Source::Ended = decoding.source {
@@ -319,7 +367,25 @@ struct Decoding {
     decoder: Decoder,
     decoded: Vec<u8>,
     shape: Option<Shape>,
+    blanks: Blanks,
     batch_bytes_max: usize,
+}
+
+/// How much of a body is known to be whitespace, so that none of it is looked at twice.
+#[derive(Default)]
+struct Blanks(usize);
+
+impl Blanks {
+    /// The shape of a body that begins like this, by what is behind the whitespace. As much as a report may
+    /// have is looked at and no more, however much has come.
+    fn shape_behind(&mut self, body: &[u8]) -> Option<Shape> {
+        let known = &body[..body.len().min(REPORT_BYTES_MAX)];
+        let shape = Shape::of(None, &known[self.0..]);
+        if shape.is_none() {
+            self.0 = known.len();
+        }
+        shape
+    }
 }
 
 impl Decoding {
@@ -370,26 +436,32 @@ impl Decoding {
 
     /// Decodes a share of what has been taken.
     fn decode_some(&mut self) -> Result<coding::Progress, Rejection> {
-        let step = self
-            .decoder
-            .decode(&self.encoded, &mut self.decoded)
-            .map_err(|error| match error {
-                CodingError::TooLarge { limit } if self.decoder.coding() == Coding::Identity => {
-                    Rejection::BodyTooLarge { limit }
-                }
-                error => Rejection::Coding(error),
-            })?;
+        let decoded = self.decoder.decode(&self.encoded, &mut self.decoded);
+        let step = decoded.map_err(|error| match error {
+            CodingError::TooLarge { limit } => self.too_large(limit),
+            error => Rejection::Coding(error),
+        })?;
         self.encoded.drain(..step.consumed);
         if self.shape.is_none() {
-            self.shape = Shape::of(None, &self.decoded);
-            let limit = reports::body_bytes_max(self.shape, self.batch_bytes_max);
-            self.decoder.set_limit(limit);
-            if let (Source::Chunked(chunked), Coding::Identity, Some(_)) =
+            self.shape = self.blanks.shape_behind(&self.decoded);
+            if let (Source::Chunked(chunked), Coding::Identity, Some(shape)) =
                 (&mut self.source, self.decoder.coding(), self.shape)
             {
+                let limit = reports::body_bytes_max(Some(shape), self.batch_bytes_max);
                 chunked.set_limit(limit as u64).map_err(Rejection::Body)?;
             }
         }
-        Ok(step.progress)
+        let limit = reports::body_bytes_max(self.shape, self.batch_bytes_max);
+        match self.decoded.len() > limit {
+            true => Err(self.too_large(limit)),
+            false => Ok(step.progress),
+        }
+    }
+
+    fn too_large(&self, limit: usize) -> Rejection {
+        match self.decoder.coding() {
+            Coding::Identity => Rejection::BodyTooLarge { limit },
+            _ => Rejection::Coding(CodingError::TooLarge { limit }),
+        }
     }
 }

@@ -8,9 +8,9 @@
 //! ```
 //!
 //! An idle connection holds no buffer. Every wait has a deadline, kept by [`rt::net`]:
-//! idle, head and body from their first byte, the answer from its first write; the wait for a commit has
-//! none, since the report is stored whatever becomes of its client. What is refused before its body is
-//! read is answered at once; a short body is then skipped, for a longer one the connection ends, lingering
+//! idle, head from its first byte, body from the head's end and by its rate, the answer from its first write;
+//! the wait for a commit has none, since the report is stored whatever becomes of its client. What is
+//! refused before its body is read is answered at once; a short body is then skipped, for a longer one the connection ends, lingering
 //! so that the answer is not lost to a reset (RFC 9112 §9.6).
 //!
 //! Bodies and what is in them are [`intake`]'s.
@@ -43,7 +43,7 @@ use crate::http::head::{self, Expect, HeadScan, Persistence};
 use crate::http::response::{self, Content, HttpDate, Response, Terms, Value};
 use crate::limit::{Network, Opened, RateLimiter};
 use crate::pool::{Pool, READ_BYTES};
-use crate::report::Validator;
+use crate::report::{REPORT_BYTES_MAX, Validator};
 use crate::route::{Route, route};
 use crate::rt;
 use crate::rt::net::{Connections, Idle, Stream, TickMs};
@@ -53,6 +53,9 @@ use crate::time::Now;
 
 /// A body that nobody wants is read and dropped up to here, to keep the connection.
 const SKIP_BYTES_MAX: usize = 64 << 10;
+
+/// A request that takes more than this has a batch: the buffer of a single report may be twice its size.
+const SINGLE_BYTES_MAX: u64 = 2 * REPORT_BYTES_MAX as u64;
 
 /// After a last answer the peer may send this much more, twice the largest body, in [`LINGER_MS`], before it
 /// is cut off.
@@ -71,7 +74,7 @@ pub struct Deadlines {
     pub head_ms: TickMs,
     /// From a head's end to the end of its body, and
     pub body_ms: TickMs,
-    /// a second more for so many bytes of it that have come.
+    /// a second more for so many bytes of it that have come, but never longer without any.
     pub body_bytes_per_sec: u64,
     /// For an answer to be taken.
     pub write_ms: TickMs,
@@ -147,10 +150,15 @@ impl Shared {
         }
     }
 
-    /// Whether a connection may take `more` bytes to read into.
-    fn has_room(&self, more: u64) -> bool {
+    /// Whether a connection that has `had` bytes may have `wanted`.
+    fn has_room(&self, had: u64, wanted: u64) -> bool {
         let held = self.parts.shard.borrow().held_bytes() + self.reading_bytes.get();
-        held + more <= self.parts.held_bytes_max
+        // Batches leave the other half to single reports.
+        let most = match wanted > SINGLE_BYTES_MAX {
+            true => self.parts.held_bytes_max / 2,
+            false => self.parts.held_bytes_max,
+        };
+        held + (wanted - had) <= most
     }
 
     /// Whether a report is answered before it is committed: with `ACK=buffered`, while commits keep up.
@@ -200,7 +208,7 @@ pub async fn serve(stream: Stream, peer: Peer, shared: Rc<Shared>) {
         peer,
         body_credit: 0,
         buffer: BytesMut::new(),
-        reading_bytes: 0,
+        reading_bytes: Cell::new(0),
         origin: Origin::default(),
         shared,
     };
@@ -221,7 +229,7 @@ struct Connection {
     /// What has been read and not consumed; without capacity while idle.
     buffer: BytesMut,
     /// This connection's part of [`Shared::reading_bytes`].
-    reading_bytes: u64,
+    reading_bytes: Cell<u64>,
     /// Of the request being served.
     origin: Origin,
     shared: Rc<Shared>,
@@ -249,10 +257,10 @@ impl Connection {
     }
 
     /// Notes how many bytes this connection reads into.
-    fn note_reading(&mut self, bytes: u64) {
-        let others = self.shared.reading_bytes.get() - self.reading_bytes;
+    fn note_reading(&self, bytes: u64) {
+        let others = self.shared.reading_bytes.get() - self.reading_bytes.get();
         self.shared.reading_bytes.set(others + bytes);
-        self.reading_bytes = bytes;
+        self.reading_bytes.set(bytes);
     }
 
     async fn wait_for_request(&mut self) -> Result<(), End> {
@@ -439,15 +447,17 @@ impl Connection {
     fn extend_body_deadline(&mut self, bytes: u64) {
         let bytes_per_sec = self.shared.parts.deadlines.body_bytes_per_sec;
         let credit = self.body_credit + bytes * 1000;
-        self.stream.extend_deadline(credit / bytes_per_sec);
+        let body_ms = self.shared.parts.deadlines.body_ms;
+        self.stream.extend_deadline(credit / bytes_per_sec, body_ms);
         self.body_credit = credit % bytes_per_sec;
     }
 
     /// Takes as much room as `bytes`, all in all. What a connection has already it may fill, even if lines
     /// have taken the room since.
-    fn claim(&mut self, bytes: u64) -> Result<(), Rejection> {
-        if bytes > self.reading_bytes {
-            if !self.shared.has_room(bytes - self.reading_bytes) {
+    fn claim(&self, bytes: u64) -> Result<(), Rejection> {
+        let had = self.reading_bytes.get();
+        if bytes > had {
+            if !self.shared.has_room(had, bytes) {
                 return Err(Rejection::Shard(Refusal::ShardFull));
             }
             self.note_reading(bytes);
@@ -496,7 +506,7 @@ impl Connection {
 
     /// Counts a refusal, of so many reports; health says that a shard is full until the next commit.
     fn note_refused(&self, rejection: &Rejection, reports: u64) {
-        tracing::debug!(?rejection, "refused");
+        tracing::debug!(?rejection, "request refused");
         let parts = &self.shared.parts;
         let (_, code) = rejection.status_and_code();
         parts.counters.count_refused(code, reports);

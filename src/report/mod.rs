@@ -74,10 +74,15 @@ impl Report<'_> {
         // A report has members, so the comma before them is right.
         out.extend_from_slice(&self.0[1..]);
         // Strings cannot hold a raw line break (RFC 8259 §7): these stand between tokens.
-        let mut rest = &mut out[members_at..];
-        while let Some(at) = memchr::memchr2(b'\n', b'\r', rest) {
-            rest[at] = b' ';
-            rest = &mut rest[at + 1..];
+        let members = &mut out[members_at..];
+        if let Some(at) = memchr::memchr2(b'\n', b'\r', members) {
+            // Where there is one there are many, and this loop does not branch on them.
+            for byte in &mut members[at..] {
+                *byte = match *byte {
+                    b'\n' | b'\r' => b' ',
+                    other => other,
+                };
+            }
         }
         out.push(b'\n');
     }

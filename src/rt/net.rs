@@ -254,6 +254,9 @@ impl Connections {
             if slot.wait.get() != Wait::Elsewhere {
                 slot.shutdown(Shutdown::Both);
             }
+            // It may be between two reads.
+            let latest = self.now().saturating_add(wait_ms_max);
+            slot.deadline.set(slot.deadline.get().min(latest));
             slot.end_wait();
         }
     }
@@ -321,11 +324,14 @@ impl Stream {
         self.slot.late.set(false);
     }
 
-    /// Moves the deadline by so much, unless the core drains and has no more time.
-    pub fn extend_deadline(&self, more_ms: TickMs) {
+    /// Moves the deadline by so much, but not beyond `after_ms` from the last tick, and not if the core drains
+    /// and has no more time.
+    pub fn extend_deadline(&self, more_ms: TickMs, after_ms: TickMs) {
         if self.table.wait_ms_max.get().is_none() {
-            let deadline = self.slot.deadline.get().saturating_add(more_ms);
-            self.slot.deadline.set(deadline);
+            let deadline = self.slot.deadline.get();
+            let latest = self.table.now().saturating_add(after_ms);
+            let extended = deadline.saturating_add(more_ms).min(latest);
+            self.slot.deadline.set(deadline.max(extended));
         }
     }
 
