@@ -10,8 +10,8 @@
 //! An idle connection holds no buffer. Every wait has a deadline, kept by [`rt::net`]:
 //! idle, head from its first byte, body from the head's end and by its rate, the answer from its first write;
 //! the wait for a commit has none, since the report is stored whatever becomes of its client. What is
-//! refused before its body is read is answered at once; a short body is then skipped, for a longer one the connection ends, lingering
-//! so that the answer is not lost to a reset (RFC 9112 §9.6).
+//! refused before its body is read is answered at once; a short body is then skipped, for a longer one the
+//! connection ends, lingering so that the answer is not lost to a reset (RFC 9112 §9.6).
 //!
 //! Bodies and what is in them are [`intake`]'s.
 
