@@ -10,9 +10,9 @@
 //!
 //! At the side: [`server`] starts one [`worker`] per core and waits for signals, [`salvage`] closes the
 //! segments that a core has given up, [`verify`] checks files on demand, [`health`] says whether reports
-//! are accepted, [`limit`] what an address may still ask for, [`pool`] holds the connections' buffers,
-//! [`config`] the settings, [`command`] the sub-commands' arguments, [`time`] the spelling of times,
-//! [`rt`] the runtime, [`log`] where events go.
+//! are accepted, [`limit`] what an address may still ask for, [`counters`] what a core has stored and
+//! refused, [`pool`] holds the connections' buffers, [`config`] the settings, [`command`] the sub-commands'
+//! arguments, [`time`] the spelling of times, [`rt`] the runtime, [`log`] where events go.
 //!
 //! What is deliberately absent:
 //!
