@@ -17,6 +17,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::client;
+
 /// The longest wait for anything; only a failing test waits as long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -498,7 +500,7 @@ impl Client {
 
     fn read_more(&mut self) -> io::Result<usize> {
         let mut bytes = [0; 4096];
-        let count = self.stream.read(&mut bytes)?;
+        let count = client::read_once(&mut self.stream, &mut bytes)?;
         self.buffer.extend_from_slice(&bytes[..count]);
         Ok(count)
     }

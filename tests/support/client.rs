@@ -129,11 +129,21 @@ fn read_more(stream: &mut TcpStream, bytes: &mut Vec<u8>) -> io::Result<()> {
     }
     let had = bytes.len();
     bytes.resize(had + 4096, 0);
-    let read = stream.read(&mut bytes[had..]);
+    let read = read_once(stream, &mut bytes[had..]);
     bytes.truncate(had + *read.as_ref().unwrap_or(&0));
     match read? {
         0 => Err(io::ErrorKind::UnexpectedEof.into()),
         _ => Ok(()),
+    }
+}
+
+/// One read. With a timeout it is interrupted when the process is stopped and goes on (signal(7)).
+pub(crate) fn read_once(stream: &mut TcpStream, bytes: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match stream.read(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+            other => return other,
+        }
     }
 }
 
