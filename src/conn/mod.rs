@@ -13,7 +13,7 @@
 //! refused before its body is read is answered at once; a short body is then skipped, for a longer one the
 //! connection ends, lingering so that the answer is not lost to a reset (RFC 9112 §9.6).
 //!
-//! Bodies and what is in them are [`intake`]'s.
+//! Bodies and what is in them are `intake`'s.
 
 mod intake;
 
