@@ -6,9 +6,10 @@
 #![no_main]
 
 mod json;
+mod splice;
 
 use json::Json;
-use libfuzzer_sys::fuzz_target;
+use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
 use netwatch_server::report::{
     CLIENT_ID_BYTES_MAX, DEPTH_MAX, Report, ReportError, Validator, received_at,
 };
@@ -48,6 +49,14 @@ fuzz_target!(|body: &[u8]| {
     if let (Ok(report), Ok(value)) = (found, parsed) {
         check_line(&mut validator, &report, value);
     }
+});
+
+fuzz_mutator!(|data: &mut [u8], len: usize, len_max: usize, seed: u32| {
+    let spliced = match seed % 2 {
+        0 => None,
+        _ => splice::splice(&mut data[..len_max], len, seed),
+    };
+    spliced.unwrap_or_else(|| fuzzer_mutate(data, len, len_max))
 });
 
 /// Whether the body is no JSON, whatever a report is.

@@ -138,6 +138,36 @@ fn bodies() -> Vec<Vec<u8>> {
         let text = format!(r#"{{"clientId":"a","timestamp":"b","hosts":[],"geo":{open}{close}}}"#);
         inputs.push(text.into_bytes());
     }
+    // Each member twice, and with what it must not be.
+    let report = r#"{"clientId":"a","timestamp":"b","geo":0,"hosts":[{"name":"a","url":"b","status":"c","history":[
+        {"t":1,"latency":2,"error":"d"}]}]}"#;
+    for name in [
+        "clientId",
+        "timestamp",
+        "geo",
+        "hosts",
+        "name",
+        "url",
+        "status",
+        "history",
+        "t",
+        "latency",
+        "error",
+    ] {
+        let name = format!("\"{name}\":");
+        for before in ["null,", "true,"] {
+            inputs.push(
+                report
+                    .replace(&name, &format!("{name}{before}{name}"))
+                    .into_bytes(),
+            );
+        }
+        inputs.push(
+            report
+                .replace(&name, &format!("{name}true,\"x\":"))
+                .into_bytes(),
+        );
+    }
     for len in [128, 129] {
         let id = "a".repeat(len);
         inputs.push(format!(r#"{{"clientId":"{id}","timestamp":"","hosts":[]}}"#).into_bytes());
