@@ -8,11 +8,11 @@
 //! A body whose type does not say so shows with its first byte whether it is a batch, and gets its limit by
 //! that. Decoding and judging let others have their turn after every 256 KiB.
 
-use ::http::StatusCode;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::mem;
 
+use ::http::StatusCode;
 use bytes::{Buf, BytesMut};
 
 use super::{Connection, End, Request, json, rejected};
@@ -132,6 +132,12 @@ impl Connection {
         request: &Request,
         taken: Result<Taken, Refused>,
     ) -> Result<(), End> {
+        let answer_bytes = match &taken {
+            Ok(taken) => taken.answer.len(),
+            Err(refused) => refused.answer.len(),
+        };
+        // With its copy that is being sent: a verdict on each of many items takes room.
+        self.note_reading(self.reading_bytes.get() + 2 * answer_bytes as u64);
         let answered = match taken {
             Ok(taken) if self.shared.answers_at_once() => {
                 drop(taken.ticket);
@@ -141,18 +147,13 @@ impl Connection {
                 ticket,
                 reports,
                 answer,
-            }) => {
-                // With its copy that is being sent: a verdict on each of many items takes room.
-                self.note_reading(self.reading_bytes.get() + 2 * answer.len() as u64);
-                let committed = self.stream.leave(ticket).await;
-                match committed {
-                    Ok(()) => Ok((answer, reports)),
-                    Err(refusal) => Err(Refused {
-                        reports,
-                        ..Refused::from(Rejection::Shard(refusal))
-                    }),
-                }
-            }
+            }) => match self.stream.leave(ticket).await {
+                Ok(()) => Ok((answer, reports)),
+                Err(refusal) => Err(Refused {
+                    reports,
+                    ..Refused::from(Rejection::Shard(refusal))
+                }),
+            },
             Err(refused) => Err(refused),
         };
         match answered {
@@ -167,7 +168,6 @@ impl Connection {
                 answer,
             }) => {
                 self.note_refused(&rejection, reports);
-                self.note_reading(self.reading_bytes.get() + 2 * answer.len() as u64);
                 let field = rejection.field();
                 let response = rejected(&rejection, &answer, &field);
                 self.answer(request.terms, response).await

@@ -28,8 +28,7 @@ use ::http::StatusCode;
 use bytes::{Buf, BytesMut};
 
 use crate::api::cors::{self, Origin, Origins, Verdict};
-use crate::api::forwarded;
-use crate::api::forwarded::TrustedProxies;
+use crate::api::forwarded::{self, TrustedProxies};
 use crate::api::reject::{Part, Rejection};
 use crate::api::reports::{self, Announced};
 use crate::api::{JSON, status};

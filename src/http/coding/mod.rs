@@ -217,9 +217,8 @@ impl Decoder {
         }
     }
 
-    /// Bounds the body anew, when its first bytes have told what it is. `limit` is again of the whole
-    /// body, and not less than what has come out.
-    pub fn set_limit(&mut self, limit: usize) {
+    /// Bounds the body; `limit` is of the whole of it.
+    fn set_limit(&mut self, limit: usize) {
         self.limit = limit;
     }
 
