@@ -10,7 +10,7 @@
 //! A drain ends when no connection is left. After [`Setup::drain_ms`] those that wait for their client are
 //! cut off; those whose report is being committed are answered when it is, however long the disk takes.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::pending;
 use std::io;
@@ -204,6 +204,8 @@ struct Worker {
     connections_max: usize,
     connection_counts: Arc<ConnectionCounts>,
     connections_per_ip: u32,
+    /// Whether a connection has been closed for that limit: it is said once.
+    is_crowded: Cell<bool>,
     draining: Once,
 }
 
@@ -228,6 +230,7 @@ impl Worker {
             connections_max: setup.connections_max,
             connection_counts: setup.connection_counts,
             connections_per_ip: setup.connections_per_ip,
+            is_crowded: Cell::new(false),
             draining: Once::default(),
             shared: Rc::new(Shared::new(
                 Parts {
@@ -328,8 +331,7 @@ impl Worker {
             } else {
                 let counts = &self.connection_counts;
                 let Some(counted) = counts.open(peer.into(), self.connections_per_ip) else {
-                    let counters = &self.shared.parts.counters;
-                    counters.count_refused(TOO_MANY_CONNECTIONS, 1);
+                    self.note_crowded();
                     continue;
                 };
                 Some(counted)
@@ -372,9 +374,16 @@ impl Worker {
         self.log_counts();
         committed.map_err(WorkerError::Commit)
     }
-}
 
-impl Worker {
+    fn note_crowded(&self) {
+        let counters = &self.shared.parts.counters;
+        counters.count_refused(TOO_MANY_CONNECTIONS, 1);
+        if !self.is_crowded.replace(true) {
+            let (core, limit) = (self.core, self.connections_per_ip);
+            tracing::warn!(core, limit, "an address has as many connections as it may");
+        }
+    }
+
     fn log_counts(&self) {
         let counters = &self.shared.parts.counters;
         let refused = counters
