@@ -77,6 +77,11 @@ fn check_last(server: &Server, fields: &str, body: &[u8], status: u16, code: &st
     }
 }
 
+#[track_caller]
+fn check_too_large(server: &Server, fields: &str, body: &[u8], message: &str) {
+    check_last(server, fields, body, 413, "body_too_large", message);
+}
+
 fn each_item_has_its_verdict(driver: Driver) {
     let server = Server::start(driver, &[]);
     let (a, b) = (report("a"), report("b"));
@@ -169,40 +174,19 @@ fn batches_at_their_limits(driver: Driver) {
     check(&server, LINES, body.as_bytes(), 200, all);
     let message = "body exceeds 16777216 bytes";
     let body = body + "\n";
-    check_last(
-        &server,
-        LINES,
-        body.as_bytes(),
-        413,
-        "body_too_large",
-        message,
-    );
+    check_too_large(&server, LINES, body.as_bytes(), message);
     // What is no batch is known as soon as it begins.
     let message = "body exceeds 1048576 bytes";
     let one = report_of("o", MIB + 1);
-    check_last(&server, "", one.as_bytes(), 413, "body_too_large", message);
+    check_too_large(&server, "", one.as_bytes(), message);
     let blank = " ".repeat(MIB + 1);
-    check_last(
-        &server,
-        "",
-        blank.as_bytes(),
-        413,
-        "body_too_large",
-        message,
-    );
+    check_too_large(&server, "", blank.as_bytes(), message);
 
     // The first MiB tells, however it comes.
     let late = |blanks: usize| format!("{}[{}]", " ".repeat(blanks), report("late"));
     let one = "{\"status\":\"ok\",\"accepted\":1,\"rejected\":[]}\n";
     check(&server, "", late(MIB - 1).as_bytes(), 200, one);
-    check_last(
-        &server,
-        "",
-        late(MIB).as_bytes(),
-        413,
-        "body_too_large",
-        message,
-    );
+    check_too_large(&server, "", late(MIB).as_bytes(), message);
 
     let many = "{}\n".repeat(16_384);
     let mut client = server.connect();
@@ -227,14 +211,7 @@ fn batches_at_their_limits(driver: Driver) {
     check(&server, LINES, body.as_bytes(), 200, two);
     let message = "body exceeds 2097152 bytes";
     let body = body + "\n";
-    check_last(
-        &server,
-        LINES,
-        body.as_bytes(),
-        413,
-        "body_too_large",
-        message,
-    );
+    check_too_large(&server, LINES, body.as_bytes(), message);
 }
 
 /// By what can be seen of it: a batch fills one segment, however small a segment is to be.
