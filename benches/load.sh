@@ -74,7 +74,7 @@ start() {
     if [[ $kind == floor ]]; then
         "$built/examples/floor" --cpu "$cpus" --port "$port" &
     else
-        ACK=$kind WORKERS=$workers HOST=127.0.0.1 PORT=$port DATA_DIR=$data LOG_FORMAT=text \
+        ACK=$kind WORKERS=$workers HOST=127.0.0.1 PORT=$port ADMIN_ADDR=off DATA_DIR=$data LOG_FORMAT=text \
             taskset -c "$cpus" "$built/netwatch-server" >"$scratch/log" 2>&1 &
     fi
     server=$!

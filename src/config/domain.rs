@@ -1,7 +1,7 @@
 //! The kinds of values that settings take: how each is read, spelled, and described in a refusal.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -17,9 +17,14 @@ pub(super) const MIB: u64 = 1 << 20;
 pub(super) const GIB: u64 = 1 << 30;
 pub(super) const TIB: u64 = 1 << 40;
 
+pub(super) const DAY_SECS: u64 = 86_400;
+
 /// The values that a setting may take, and how they are spelled.
 pub(super) trait Domain {
     type Value;
+
+    /// Whether values are kept out of messages.
+    const IS_SECRET: bool = false;
 
     /// `None`: not a value, or out of range.
     fn parse(&self, text: &str, source: Source) -> Option<Self::Value>;
@@ -54,6 +59,7 @@ pub(super) struct Or<D>(pub(super) &'static str, pub(super) D);
 
 impl<D: Domain> Domain for Or<D> {
     type Value = Option<D::Value>;
+    const IS_SECRET: bool = D::IS_SECRET;
 
     fn parse(&self, text: &str, source: Source) -> Option<Self::Value> {
         if text == self.0 {
@@ -116,7 +122,7 @@ impl Domain for Sizes {
 pub(super) struct Times(pub(super) RangeInclusive<u64>);
 
 pub(super) const TIME_UNITS: [(&str, u64); 5] =
-    [("d", 86_400), ("h", 3600), ("m", 60), ("s", 1), ("", 1)];
+    [("d", DAY_SECS), ("h", 3600), ("m", 60), ("s", 1), ("", 1)];
 
 impl Times {
     fn spell_secs(secs: u64) -> String {
@@ -203,6 +209,117 @@ impl Domain for Bools {
 
     fn range(&self) -> String {
         String::from("true or false")
+    }
+}
+
+/// One IP address with a port.
+pub(super) struct SocketAddresses;
+
+impl Domain for SocketAddresses {
+    type Value = SocketAddr;
+
+    fn parse(&self, text: &str, _: Source) -> Option<SocketAddr> {
+        text.parse().ok()
+    }
+
+    fn spell(&self, address: &SocketAddr) -> String {
+        address.to_string()
+    }
+
+    fn range(&self) -> String {
+        String::from("an IP address with a port")
+    }
+}
+
+/// A value that is shown to nobody: not in messages, not by `Debug`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// What stands for it.
+    pub const MASK: &'static str = "***";
+
+    /// The value itself, to compare with.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Self::MASK)
+    }
+}
+
+const TOKEN_CHARS: RangeInclusive<usize> = 16..=256;
+const CREDENTIAL_CHARS: RangeInclusive<usize> = 1..=256;
+
+/// Bearer tokens (RFC 6750 §2.1), long enough not to be guessed.
+pub(super) struct Tokens;
+
+impl Domain for Tokens {
+    type Value = Secret;
+    const IS_SECRET: bool = true;
+
+    fn parse(&self, text: &str, _: Source) -> Option<Secret> {
+        let stem = text.trim_end_matches('=');
+        let is_taken = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
+        let is_token = !stem.is_empty() && stem.bytes().all(is_taken);
+        (is_token && TOKEN_CHARS.contains(&text.len())).then(|| Secret(String::from(text)))
+    }
+
+    fn spell(&self, _: &Secret) -> String {
+        String::from(Secret::MASK)
+    }
+
+    fn range(&self) -> String {
+        let (least, most) = (TOKEN_CHARS.start(), TOKEN_CHARS.end());
+        format!("{least} to {most} characters of a token68")
+    }
+}
+
+fn is_credential(text: &str) -> bool {
+    CREDENTIAL_CHARS.contains(&text.chars().count()) && !text.chars().any(char::is_control)
+}
+
+/// User names of basic authentication, which end at the first colon (RFC 7617 §2).
+pub(super) struct UserNames;
+
+impl Domain for UserNames {
+    type Value = String;
+
+    fn parse(&self, text: &str, _: Source) -> Option<String> {
+        (is_credential(text) && !text.contains(':')).then(|| String::from(text))
+    }
+
+    fn spell(&self, name: &String) -> String {
+        name.clone()
+    }
+
+    fn range(&self) -> String {
+        let (least, most) = (CREDENTIAL_CHARS.start(), CREDENTIAL_CHARS.end());
+        format!("{least} to {most} printable characters, no colon")
+    }
+}
+
+/// Passwords of basic authentication (RFC 7617 §2).
+pub(super) struct Passwords;
+
+impl Domain for Passwords {
+    type Value = Secret;
+    const IS_SECRET: bool = true;
+
+    fn parse(&self, text: &str, _: Source) -> Option<Secret> {
+        is_credential(text).then(|| Secret(String::from(text)))
+    }
+
+    fn spell(&self, _: &Secret) -> String {
+        String::from(Secret::MASK)
+    }
+
+    fn range(&self) -> String {
+        let (least, most) = (CREDENTIAL_CHARS.start(), CREDENTIAL_CHARS.end());
+        format!("{least} to {most} printable characters")
     }
 }
 

@@ -20,13 +20,14 @@ mod domain;
 use std::error::Error;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use self::domain::Secret;
 use self::domain::{
-    Addresses, Bools, Domain, GIB, Integers, KIB, MIB, NetworkLists, Or, OriginLists, Paths, Rates,
-    Sizes, TIB, Times, Words,
+    Addresses, Bools, DAY_SECS, Domain, GIB, Integers, KIB, MIB, NetworkLists, Or, OriginLists,
+    Passwords, Paths, Rates, Sizes, SocketAddresses, TIB, Times, Tokens, UserNames, Words,
 };
 use crate::api::cors::Origins;
 use crate::api::forwarded::TrustedProxies;
@@ -105,6 +106,7 @@ macro_rules! settings {
                         layers.read(stringify!($switch), &$switch_domain, flag, $switch_default)?
                     }, )+
                 };
+                config.check(&layers.resolved)?;
                 Ok((config, layers.resolved))
             }
         }
@@ -138,6 +140,22 @@ options:
     /// public port, 0 for any free one
     /// (PORT; 0 to 65535; default 8080)
     port: u16 = "8080", Integers(0..=u16::MAX);
+
+    /// address of metrics and of reading back, `off` for none; beyond loopback it needs ADMIN_TOKEN
+    /// (ADMIN_ADDR; off or an IP address with a port; default 127.0.0.1:8081)
+    admin_addr: Option<SocketAddr> = "127.0.0.1:8081", Or("off", SocketAddresses);
+
+    /// bearer token that every request to ADMIN_ADDR has to bring
+    /// (ADMIN_TOKEN; none or 16 to 256 characters of a token68; default none)
+    admin_token: Option<Secret> = "none", Or("none", Tokens);
+
+    /// user for basic authentication at /metrics
+    /// (METRICS_USERNAME; none or 1 to 256 printable characters, no colon; default none)
+    metrics_username: Option<String> = "none", Or("none", UserNames);
+
+    /// password of that user
+    /// (METRICS_PASSWORD; none or 1 to 256 printable characters; default none)
+    metrics_password: Option<Secret> = "none", Or("none", Passwords);
 
     /// directory that holds the segments
     /// (DATA_DIR; a path; default ./data/reports)
@@ -187,6 +205,14 @@ options:
     /// (MIN_FREE_BYTES; 0 to 1TiB; default 256MiB)
     min_free_bytes: u64 = "256MiB", Sizes(0..=TIB);
 
+    /// time from its last line after which a sealed segment is removed
+    /// (RETENTION_AGE; none or 60s to 36500d; default none)
+    retention_age: Option<Duration> = "none", Or("none", Times(60..=36_500 * DAY_SECS));
+
+    /// bytes of sealed segments beyond which the oldest are removed
+    /// (RETENTION_BYTES; none or 1MiB to 1024TiB; default none)
+    retention_bytes: Option<u64> = "none", Or("none", Sizes(MIB..=1024 * TIB));
+
     /// time a client has to send a request head
     /// (HEAD_SECS; 1s to 5m; default 10s)
     head_secs: Duration = "10s", Times(1..=300);
@@ -229,6 +255,40 @@ impl Config {
         env: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Config, ConfigError> {
         Self::resolve_with_sources(flags, env).map(|(config, _)| config)
+    }
+}
+
+impl Config {
+    /// What settings ask of each other.
+    fn check(&self, resolved: &[Resolved]) -> Result<(), ConfigError> {
+        let missing = |key, expected: String| {
+            let setting = resolved.iter().find(|setting| setting.key == key);
+            let setting = setting.expect("every setting has been resolved");
+            Err(ConfigError {
+                key,
+                expected,
+                found: OsString::from(&setting.value),
+                source: setting.source,
+            })
+        };
+        if let Some(address) = self.admin_addr
+            && !address.ip().is_loopback()
+            && self.admin_token.is_none()
+        {
+            let expected = format!("a token, since admin_addr = {address} is not loopback");
+            return missing("admin_token", expected);
+        }
+        match (&self.metrics_username, &self.metrics_password) {
+            (Some(_), None) => {
+                let expected = String::from("a password, since there is a metrics_username");
+                missing("metrics_password", expected)
+            }
+            (None, Some(_)) => {
+                let expected = String::from("a user, since there is a metrics_password");
+                missing("metrics_username", expected)
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -425,7 +485,10 @@ impl<E: Fn(&str) -> Option<OsString>> Layers<E> {
         let refuse = |expected, found: &OsStr| ConfigError {
             key,
             expected,
-            found: found.to_owned(),
+            found: match D::IS_SECRET {
+                true => OsString::from(Secret::MASK),
+                false => found.to_owned(),
+            },
             source,
         };
         let Some(utf8) = text.to_str() else {
@@ -475,6 +538,10 @@ mod tests {
                 source: Source::Default,
             },
             port: 8080,
+            admin_addr: Some(SocketAddr::from(([127, 0, 0, 1], 8081))),
+            admin_token: None,
+            metrics_username: None,
+            metrics_password: None,
             data_dir: PathBuf::from("./data/reports"),
             ack: Ack::Durable,
             cors_origins: Origins::Any,
@@ -487,6 +554,8 @@ mod tests {
             workers: None,
             shard_bytes_max: 67_108_864,
             min_free_bytes: 268_435_456,
+            retention_age: None,
+            retention_bytes: None,
             head_secs: Duration::from_secs(10),
             body_secs: Duration::from_secs(30),
             body_rate_min: 16_384,
@@ -519,6 +588,14 @@ mod tests {
         check("HOST", &sixteen_addresses(), &sixteen_addresses());
         check("PORT", "0", "0");
         check("PORT", "65535", "65535");
+        check("ADMIN_ADDR", "off", "off");
+        check("ADMIN_ADDR", "127.0.0.1:0", "127.0.0.1:0");
+        check("ADMIN_ADDR", "[::1]:9100", "[::1]:9100");
+        check("ADMIN_TOKEN", "none", "none");
+        check("ADMIN_TOKEN", "0123456789abcdef", "***");
+        check("ADMIN_TOKEN", "-._~+/0123456789ABCDxyz==", "***");
+        check("METRICS_USERNAME", "none", "none");
+        check("METRICS_PASSWORD", "none", "none");
         check("DATA_DIR", "/var/lib/netwatch", "/var/lib/netwatch");
         check("DATA_DIR", "it's here", "it's here");
         check("ACK", "durable", "durable");
@@ -550,6 +627,13 @@ mod tests {
         check("SHARD_BYTES_MAX", "16GiB", "16GiB");
         check("MIN_FREE_BYTES", "0", "0");
         check("MIN_FREE_BYTES", "1TiB", "1TiB");
+        check("RETENTION_AGE", "none", "none");
+        check("RETENTION_AGE", "60", "60s");
+        check("RETENTION_AGE", "30d", "30d");
+        check("RETENTION_AGE", "36500d", "36500d");
+        check("RETENTION_BYTES", "none", "none");
+        check("RETENTION_BYTES", "1MiB", "1MiB");
+        check("RETENTION_BYTES", "1024TiB", "1024TiB");
         check("HEAD_SECS", "1", "1s");
         check("HEAD_SECS", "300", "5m");
         check("BODY_SECS", "1", "1s");
@@ -614,6 +698,33 @@ mod tests {
             "CONNECTIONS_PER_IP",
             &["0", "1000001", "off"],
             "1 to 1000000",
+        );
+        check(
+            "ADMIN_ADDR",
+            &[
+                "8081",
+                ":8081",
+                "localhost:8081",
+                "::1:8081",
+                "127.0.0.1",
+                "127.0.0.1:65536",
+            ],
+            "off or an IP address with a port",
+        );
+        check(
+            "METRICS_USERNAME",
+            &["a:b", "a\nb", &"u".repeat(257)],
+            "none or 1 to 256 printable characters, no colon",
+        );
+        check(
+            "RETENTION_AGE",
+            &["59", "1", "off", "30w", "36501d"],
+            "none or 60s to 36500d",
+        );
+        check(
+            "RETENTION_BYTES",
+            &["1", "1048575", "1025TiB"],
+            "none or 1MiB to 1024TiB",
         );
         check(
             "TRUSTED_PROXIES",
@@ -764,6 +875,10 @@ mod tests {
         let expected = [
             "host = 0.0.0.0,::  (default)",
             "port = 0  (--port)",
+            "admin_addr = 127.0.0.1:8081  (default)",
+            "admin_token = none  (default)",
+            "metrics_username = none  (default)",
+            "metrics_password = none  (default)",
             "data_dir = ./data/reports  (default)",
             "ack = durable  (default)",
             "cors_origins = any  (default)",
@@ -776,6 +891,8 @@ mod tests {
             "workers = all  (default)",
             "shard_bytes_max = 64MiB  (default)",
             "min_free_bytes = 256MiB  (default)",
+            "retention_age = none  (default)",
+            "retention_bytes = none  (default)",
             "head_secs = 10s  (default)",
             "body_secs = 30s  (default)",
             "body_rate_min = 16KiB  (default)",
@@ -799,11 +916,74 @@ mod tests {
         }
         for setting in settings() {
             let (key, env) = (setting.key, setting.env());
+            let found = match key {
+                "admin_token" | "metrics_password" => "***",
+                _ => r"caf\xE9",
+            };
             check(
                 &env,
-                &format!(r#"{key}: expected UTF-8 text, found "caf\xE9" (from {env})"#),
+                &format!(r#"{key}: expected UTF-8 text, found "{found}" (from {env})"#),
             );
         }
+    }
+
+    #[test]
+    fn what_settings_ask_of_each_other() {
+        #[track_caller]
+        fn check(env: Env<'_>, expected: Result<(), &str>) {
+            let found = resolve(&[], env).map(drop).map_err(|e| e.to_string());
+            assert_eq!(found, expected.map_err(str::to_owned));
+        }
+        let token = ("ADMIN_TOKEN", "0123456789abcdef");
+        let (user, password) = (("METRICS_USERNAME", "u"), ("METRICS_PASSWORD", "p"));
+        for loopback in ["off", "127.3.2.1:1", "[::1]:0"] {
+            check(&[("ADMIN_ADDR", loopback)], Ok(()));
+        }
+        for wide in ["0.0.0.0:8081", "[::]:8081", "10.0.0.1:8081"] {
+            let expected = format!(
+                "admin_token: expected a token, since admin_addr = {wide} is not loopback, \
+                 found \"none\" (from default)"
+            );
+            check(&[("ADMIN_ADDR", wide)], Err(&expected));
+            check(&[("ADMIN_ADDR", wide), token], Ok(()));
+        }
+        check(&[user, password], Ok(()));
+        check(
+            &[user],
+            Err(
+                "metrics_password: expected a password, since there is a metrics_username, \
+                 found \"none\" (from default)",
+            ),
+        );
+        check(
+            &[("METRICS_USERNAME", "none"), password],
+            Err(
+                "metrics_username: expected a user, since there is a metrics_password, \
+                 found \"none\" (from METRICS_USERNAME)",
+            ),
+        );
+    }
+
+    #[test]
+    fn a_secret_is_shown_nowhere() {
+        let env = [
+            ("ADMIN_TOKEN", "s3cret-s3cret-s3cret"),
+            ("METRICS_USERNAME", "prometheus"),
+            ("METRICS_PASSWORD", "s3cret of mine"),
+        ];
+        let (config, resolved) =
+            Config::resolve_with_sources(&Flags::default(), |key| lookup(&env, key)).unwrap();
+        let lines: Vec<String> = resolved.iter().map(Resolved::to_string).collect();
+        let shown = format!("{config:?} {resolved:?} {}", lines.join("\n"));
+        assert!(!shown.contains("s3cret"), "{shown}");
+        assert!(
+            shown.contains("admin_token = ***  (ADMIN_TOKEN)"),
+            "{shown}"
+        );
+        let short = resolve(&[], &[("ADMIN_TOKEN", "s3cret")]).unwrap_err();
+        let expected = "admin_token: expected none or 16 to 256 characters of a token68, \
+                        found \"***\" (from ADMIN_TOKEN)";
+        assert_eq!(short.to_string(), expected);
     }
 
     #[test]

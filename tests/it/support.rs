@@ -178,6 +178,7 @@ impl Server {
         command
             .env("HOST", "127.0.0.1")
             .env("PORT", "0")
+            .env("ADMIN_ADDR", "127.0.0.1:0")
             .env("DATA_DIR", dir)
             .env("LOG_FORMAT", "json")
             .env("WORKERS", "2")
