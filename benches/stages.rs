@@ -12,7 +12,7 @@ use netwatch_server::disk::{Dir, Disk, Fs, block_on};
 use netwatch_server::http::head::{self, HeadScan};
 use netwatch_server::report::Validator;
 use netwatch_server::segment::name::SegmentName;
-use netwatch_server::segment::writer::{Batch, Encoder, Reach, Then, Writer};
+use netwatch_server::segment::writer::{Batch, Encoder, Frame, Reach, Writer};
 use netwatch_server::time::Timestamp;
 
 mod limits;
@@ -174,15 +174,15 @@ impl Segments {
             None => (self.create().await, 0),
         };
         let has = had + text.len();
-        let then = match has >= SEGMENT_BYTES {
-            true => Then::Seal,
-            false => Then::KeepOpen,
+        let frame = match has >= SEGMENT_BYTES {
+            true => Frame::Ends,
+            false => Frame::GoesOn,
         };
         let batch = Batch {
             text,
             lines,
             reach: Reach::Written,
-            then,
+            frame,
         };
         let reserved = segment.reserve(&self.fs, text.len(), 0).await;
         reserved.expect("there is space");
@@ -190,7 +190,7 @@ impl Segments {
             .commit(&self.fs, &mut self.encoder, &mut self.out, batch)
             .await;
         committed.expect("there is space");
-        if then == Then::KeepOpen {
+        if frame == Frame::GoesOn {
             self.open = Some((segment, has));
             return;
         }

@@ -11,7 +11,7 @@
 //! syncs. After a failure the shard's gate is shut; what had gathered is still tried, and then a probe
 //! file every [`Policy::probe_every`] until the disk takes it. An abandoned segment goes to `salvage`.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::error::Error;
 use std::future::poll_fn;
@@ -22,13 +22,14 @@ use std::time::Duration;
 
 use crate::disk::{Dir, Disk};
 use crate::health::Health;
+use crate::metrics::core::CoreMetrics;
 use crate::rt::{self, JoinHandle, Panicked};
 use crate::segment::name::{CoreIndex, SegmentName};
 use crate::segment::recover::PROBE_PREFIX;
 use crate::segment::writer::{
-    self, Abandoned, Encoder, Reach, Then, WriteError, Writer, reserve_space,
+    self, Abandoned, Encoder, Frame, Reach, WriteError, Writer, reserve_space,
 };
-use crate::shard::{Batch, Fate, Refusal, Shard, Step};
+use crate::shard::{Batch, Fate, Reason, Refusal, Shard, Step, Then};
 use crate::time::Now;
 
 /// Bytes that a probe reserves and writes.
@@ -39,16 +40,26 @@ const PROBE_WRITE_BYTES: usize = 4 << 10;
 const ABANDONED_MAX: usize = 64;
 
 /// How a core commits.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Policy {
     /// Which core this is.
     pub core: CoreIndex,
     /// How far a commit goes before its tickets are done.
     pub reach: Reach,
-    /// Bytes of the disk that are left to others.
-    pub free_bytes_min: u64,
+    /// Bytes of the disk that are left to others. May change at any time.
+    pub free_bytes_min: Rc<Cell<u64>>,
     /// How long to wait after a failure before the disk is tried again.
     pub probe_every: Duration,
+}
+
+/// Where a commit loop leaves what others are to know.
+pub struct Outlets {
+    /// Of all cores.
+    pub health: Arc<Health>,
+    /// Takes the segments that are given up.
+    pub salvage: SyncSender<Abandoned>,
+    /// Of this core.
+    pub metrics: Arc<CoreMetrics>,
 }
 
 /// A core's commit loop and all that it owns.
@@ -59,6 +70,7 @@ pub struct CommitLoop<D: Disk, C> {
     shard: Rc<RefCell<Shard>>,
     health: Arc<Health>,
     salvage: SyncSender<Abandoned>,
+    metrics: Arc<CoreMetrics>,
     encoder: Encoder,
     scratch: Vec<u8>,
     open: Option<Writer<D>>,
@@ -74,16 +86,20 @@ where
     D::File: 'static,
     C: Fn() -> Now,
 {
-    /// A loop with no segment open. `salvage` takes what it abandons.
+    /// A loop with no segment open.
     pub fn new(
         policy: Policy,
         disk: D,
         clock: C,
         shard: Rc<RefCell<Shard>>,
-        health: Arc<Health>,
-        salvage: SyncSender<Abandoned>,
+        outlets: Outlets,
         encoder: Encoder,
     ) -> Self {
+        let Outlets {
+            health,
+            salvage,
+            metrics,
+        } = outlets;
         CommitLoop {
             policy,
             disk: Rc::new(disk),
@@ -91,6 +107,7 @@ where
             shard,
             health,
             salvage,
+            metrics,
             encoder,
             scratch: Vec::new(),
             open: None,
@@ -105,11 +122,11 @@ where
         loop {
             match self.next_step().await {
                 Step::Commit(batch) => self.commit(batch).await,
-                Step::Seal => self.seal().await,
+                Step::Seal => self.seal(Reason::Time).await,
                 Step::Stop => break,
             }
         }
-        self.seal().await;
+        self.seal(Reason::Shutdown).await;
         self.finish_seal().await;
     }
 
@@ -146,12 +163,15 @@ where
         self.health.end_write(core);
         let error = match result {
             Ok(()) => {
+                self.metrics.committed.add(1);
+                self.metrics.commit_bytes.observe(batch.text.len() as u64);
                 self.report_accepting();
                 self.shard.borrow_mut().end_commit(batch, Ok(()));
                 return;
             }
             Err(error) => error,
         };
+        self.metrics.failed_commits.add(1);
         let (why, lines) = (refusal(&error), batch.lines);
         if self.shard.borrow().check_gate() != Err(Refusal::Draining) {
             self.health.refuse(core, why);
@@ -176,15 +196,16 @@ where
             None => self.create(batch).await?,
         };
         let text_bytes = batch.text.len();
+        let free_bytes_min = self.policy.free_bytes_min.get();
         let reserved = segment
-            .reserve(&*self.disk, text_bytes, self.policy.free_bytes_min)
+            .reserve(&*self.disk, text_bytes, free_bytes_min)
             .await;
         if let Err(error) = reserved {
             if segment.is_empty() {
                 self.abandon(segment.abandon());
             } else {
                 // What it holds is whole, and its end has space.
-                self.end_and_seal(segment).await;
+                self.end_and_seal(segment, Reason::Failure).await;
             }
             return Err(error);
         }
@@ -192,11 +213,21 @@ where
             text: &batch.text,
             lines: batch.lines,
             reach: self.policy.reach,
-            then: batch.then,
+            frame: match batch.then {
+                Then::KeepOpen => Frame::GoesOn,
+                Then::Seal(_) => Frame::Ends,
+            },
         };
+        let file_bytes = segment.file_bytes();
         let committed = segment
             .commit(&*self.disk, &mut self.encoder, &mut self.scratch, commit)
             .await;
+        if committed.is_ok() {
+            self.metrics.lines.add(u64::from(batch.lines));
+            self.metrics.raw_bytes.add(text_bytes as u64);
+            let compressed = segment.file_bytes() - file_bytes;
+            self.metrics.compressed_bytes.add(compressed);
+        }
         match (committed, batch.then) {
             (Err(error), _) => {
                 self.abandon(segment.abandon());
@@ -206,7 +237,8 @@ where
                 self.open = Some(segment);
                 Ok(())
             }
-            (Ok(()), Then::Seal) => {
+            (Ok(()), Then::Seal(reason)) => {
+                self.metrics.flushes(reason).add(1);
                 self.seal_beside(segment).await;
                 Ok(())
             }
@@ -232,21 +264,27 @@ where
         Ok(segment)
     }
 
-    async fn seal(&mut self) {
+    async fn seal(&mut self, reason: Reason) {
         if let Some(segment) = self.open.take() {
             let core = self.policy.core;
             self.health.begin_write(core, (self.clock)().monotonic_ms);
-            self.end_and_seal(segment).await;
+            self.end_and_seal(segment, reason).await;
             self.health.end_write(core);
         }
     }
 
-    async fn end_and_seal(&mut self, mut segment: Writer<D>) {
+    async fn end_and_seal(&mut self, mut segment: Writer<D>, reason: Reason) {
+        let file_bytes = segment.file_bytes();
         let ended = segment
             .end(&*self.disk, &mut self.encoder, &mut self.scratch)
             .await;
         match ended {
-            Ok(()) => self.seal_beside(segment).await,
+            Ok(()) => {
+                let compressed = segment.file_bytes() - file_bytes;
+                self.metrics.compressed_bytes.add(compressed);
+                self.metrics.flushes(reason).add(1);
+                self.seal_beside(segment).await;
+            }
             Err(error) => {
                 log_failed_seal(self.policy.core, &error);
                 self.abandon(segment.abandon());
@@ -259,18 +297,21 @@ where
         self.finish_seal().await;
         let disk = Rc::clone(&self.disk);
         let core = self.policy.core;
-        let salvage = self.salvage.clone();
+        let (salvage, metrics) = (self.salvage.clone(), Arc::clone(&self.metrics));
         self.sealing = Some(rt::spawn(async move {
             let as_found = segment.committed();
             match segment.seal(&*disk).await {
-                Ok(sealed) => tracing::debug!(
-                    core,
-                    name = sealed.name,
-                    lines = sealed.lines,
-                    text_bytes = sealed.text_bytes,
-                    file_bytes = sealed.file_bytes,
-                    "segment sealed"
-                ),
+                Ok(sealed) => {
+                    metrics.sealed.add(1);
+                    tracing::debug!(
+                        core,
+                        name = sealed.name,
+                        lines = sealed.lines,
+                        text_bytes = sealed.text_bytes,
+                        file_bytes = sealed.file_bytes,
+                        "segment sealed"
+                    );
+                }
                 Err(error) => {
                     log_failed_seal(core, &error);
                     hand_over(&salvage, as_found);
@@ -291,6 +332,7 @@ where
             self.abandoned.pop_front();
         }
         self.abandoned.push_back(abandoned.name.clone());
+        self.metrics.flushes(Reason::Failure).add(1);
         hand_over(&self.salvage, abandoned);
     }
 
@@ -336,7 +378,7 @@ where
         }
         let file = self.disk.create(Dir::Open, &name).await?;
         let result = async {
-            let free_bytes_min = self.policy.free_bytes_min;
+            let free_bytes_min = self.policy.free_bytes_min.get();
             reserve_space(&*self.disk, &file, 0, PROBE_RESERVE_BYTES, free_bytes_min).await?;
             let bytes = vec![0; PROBE_WRITE_BYTES];
             self.disk.write_all_at(&file, bytes, 0).await.0?;

@@ -38,6 +38,8 @@ struct CoreHealth {
     refusal: AtomicU8,
     /// When the commit or seal under way began, on the monotonic clock; 0: none is.
     write_began_ms: AtomicU64,
+    /// When the core last came to its tick, on the monotonic clock.
+    ticked_ms: AtomicU64,
 }
 
 const REFUSALS: [Refusal; 4] = [
@@ -82,6 +84,22 @@ impl Health {
         self.core(core).write_began_ms.store(0, Relaxed);
     }
 
+    /// The core has come to its tick.
+    pub fn note_tick(&self, core: CoreIndex, now_ms: u64) {
+        self.core(core).ticked_ms.store(now_ms, Relaxed);
+    }
+
+    /// The core has ended, and comes to no tick any more.
+    pub fn note_end(&self, core: CoreIndex) {
+        self.note_tick(core, u64::MAX);
+    }
+
+    /// The core that came to its tick the longest ago, and when that was.
+    pub fn last_tick(&self) -> Option<(CoreIndex, u64)> {
+        let ticks = self.cores.iter().map(|core| core.ticked_ms.load(Relaxed));
+        (0..).zip(ticks).min_by_key(|(_, ticked_ms)| *ticked_ms)
+    }
+
     /// What each core says, by index.
     pub fn verdicts(&self, now_ms: u64) -> impl Iterator<Item = Verdict> {
         self.cores.iter().map(move |core| {
@@ -123,5 +141,10 @@ mod tests {
         );
         health.end_write(0);
         assert_eq!(verdicts(10 + since_ms), [Verdict::Accepting; 2]);
+        assert_eq!(health.last_tick(), Some((0, 0)));
+        health.note_tick(0, 20);
+        assert_eq!(health.last_tick(), Some((1, 0)));
+        health.note_tick(1, 30);
+        assert_eq!(health.last_tick(), Some((0, 20)));
     }
 }

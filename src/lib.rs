@@ -10,9 +10,10 @@
 //!
 //! At the side: [`server`] starts one [`worker`] per core and waits for signals, [`salvage`] closes the
 //! segments that a core has given up, [`verify`] checks files on demand, [`health`] says whether reports
-//! are accepted, [`limit`] what an address may still ask for, [`counters`] what a core has stored and
-//! refused, [`pool`] holds the connections' buffers, [`config`] the settings, [`command`] the sub-commands'
-//! arguments, [`time`] the spelling of times, [`rt`] the runtime, [`log`] where events go.
+//! are accepted, [`metrics`] what is counted and measured, [`admin`] shows it, [`limit`] says what an address
+//! may still ask for, [`pool`] holds the connections' buffers, [`config`] the settings, [`live`] those that may
+//! change, [`systemd`] what the service manager is told, [`command`] the sub-commands' arguments, [`time`] the
+//! spelling of times, [`rt`] the runtime, [`log`] where events go.
 //!
 //! What is deliberately absent:
 //!
@@ -47,11 +48,15 @@ pub mod disk;
 pub mod salvage;
 pub mod verify;
 
+pub mod admin;
+pub mod metrics;
+
 pub mod command;
 pub mod config;
-pub mod counters;
 pub mod health;
 pub mod limit;
+pub mod live;
 pub mod log;
 pub mod rt;
+pub mod systemd;
 pub mod time;

@@ -133,6 +133,11 @@ pub struct RateLimiter {
 }
 
 impl RateLimiter {
+    /// The rate that it limits to.
+    pub fn rate(&self) -> Rate {
+        self.rate
+    }
+
     /// Nothing is taken yet. Allocates all there will be.
     pub fn new(rate: Rate) -> RateLimiter {
         RateLimiter {

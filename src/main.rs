@@ -9,9 +9,10 @@ use argh::FromArgs;
 use indicatif::ProgressBar;
 use netwatch_server::command::{Command, Verify};
 use netwatch_server::config::{Config, ConfigError, Flags};
-use netwatch_server::verify::Verdict;
-use netwatch_server::{log, server, verify};
-use tracing::level_filters::LevelFilter;
+use netwatch_server::log::{self, Log};
+use netwatch_server::server::{self, Surroundings};
+use netwatch_server::systemd;
+use netwatch_server::verify::{self, Verdict};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -75,13 +76,22 @@ fn run(flags: &Flags) -> i32 {
 }
 
 fn serve(config: &Config) -> i32 {
-    let level = match config.debug {
-        true => LevelFilter::DEBUG,
-        false => LevelFilter::INFO,
+    // Before there is another thread: it changes the environment.
+    let inherited = match systemd::inherited_listeners() {
+        Ok(inherited) => inherited,
+        Err(error) => {
+            complain(format!(
+                "cannot take over the sockets of LISTEN_FDS: {error}"
+            ));
+            return 1;
+        }
     };
-    // Flushes what waits to be printed when it is dropped.
-    let _log = log::install(config.log_format, level);
-    match server::run(config) {
+    let log = Log::install(config.log_format, log::level(config));
+    let surroundings = Surroundings {
+        inherited,
+        log: &log,
+    };
+    match server::run(config, surroundings) {
         Ok(()) => 0,
         Err(error) => {
             tracing::error!(error = %chain(&error), "ended");

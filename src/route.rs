@@ -16,6 +16,45 @@ pub enum Route {
     },
 }
 
+/// What a request is counted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Label {
+    /// For [`Route::PostReport`].
+    Reports,
+    /// For [`Route::Health`].
+    Health,
+    /// For [`Route::Options`].
+    Options,
+    /// For nothing that is here, or not understood.
+    None,
+}
+
+impl Label {
+    /// All of them.
+    pub const ALL: [Label; 4] = [Label::Reports, Label::Health, Label::Options, Label::None];
+
+    /// As metrics spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Label::Reports => "reports",
+            Label::Health => "health",
+            Label::Options => "options",
+            Label::None => "none",
+        }
+    }
+}
+
+impl From<&Result<Route, NoRoute>> for Label {
+    fn from(route: &Result<Route, NoRoute>) -> Label {
+        match route {
+            Ok(Route::PostReport) => Label::Reports,
+            Ok(Route::Health) => Label::Health,
+            Ok(Route::Options { .. }) => Label::Options,
+            Err(_) => Label::None,
+        }
+    }
+}
+
 /// Why a request asks for nothing that is here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoRoute {

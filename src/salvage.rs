@@ -4,6 +4,7 @@
 
 use std::error::Error;
 use std::io;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use tracing::Level;
 
 use crate::disk::{Dir, Disk, Entry, Fs, block_on};
+use crate::metrics::core::Counter;
 use crate::segment::recover::{RecoverError, Recovered, recover_entry, salvage};
 use crate::segment::writer::Abandoned;
 
@@ -22,18 +24,66 @@ pub const QUEUE_MAX: usize = 64;
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_LAST: Duration = Duration::from_secs(60);
 
+/// What has become of the segments that were found without a writer. Written by one thread at a time: the
+/// main thread at start, then that of [`start`].
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Segments that were closed and moved up.
+    pub sealed: Counter,
+    /// Segments that held no whole line.
+    pub removed: Counter,
+    /// Files that were moved to `.corrupt`.
+    pub set_aside: Counter,
+    /// Files that were left where they are.
+    pub left: Counter,
+    /// Bytes of files that were kept,
+    pub kept_bytes: Counter,
+    /// and cut.
+    pub cut_bytes: Counter,
+    /// Lines that were kept.
+    pub lines: Counter,
+}
+
+impl Tally {
+    fn count(&self, recovered: &Recovered) {
+        match recovered {
+            Recovered::Sealed {
+                lines,
+                kept_bytes,
+                cut_bytes,
+                ..
+            } => {
+                self.sealed.add(1);
+                self.lines.add(*lines);
+                self.kept_bytes.add(*kept_bytes);
+                self.cut_bytes.add(*cut_bytes);
+            }
+            Recovered::Removed { bytes } => {
+                self.removed.add(1);
+                self.cut_bytes.add(*bytes);
+            }
+            Recovered::SetAside { .. } => self.set_aside.add(1),
+            Recovered::Left => self.left.add(1),
+            Recovered::Gone => (),
+        }
+    }
+}
+
 /// Recovers every entry of `.open`; none of them has a writer yet. Returns those that the disk would
 /// not let go of.
 ///
 /// # Errors
 ///
 /// The directory cannot be listed.
-pub fn recover_all(fs: &Fs) -> io::Result<Vec<Entry>> {
+pub fn recover_all(fs: &Fs, tally: &Tally) -> io::Result<Vec<Entry>> {
     let entries = block_on(fs.list(Dir::Open))?;
     let mut left = Vec::new();
     for entry in entries {
         match block_on(recover_entry(fs, &entry)) {
-            Ok(recovered) => log(&entry.name, &recovered),
+            Ok(recovered) => {
+                tally.count(&recovered);
+                log(&entry.name, &recovered);
+            }
             Err(error) => {
                 log_failure(&error, Level::WARN);
                 left.push(entry);
@@ -52,10 +102,11 @@ pub fn start(
     fs: Fs,
     left: Vec<Entry>,
     abandoned: Receiver<Abandoned>,
+    tally: Arc<Tally>,
 ) -> io::Result<JoinHandle<()>> {
     thread::Builder::new()
         .name("salvage".to_owned())
-        .spawn(move || run(&fs, left, &abandoned))
+        .spawn(move || run(&fs, left, &abandoned, &tally))
 }
 
 enum Task {
@@ -63,7 +114,7 @@ enum Task {
     Abandoned(Abandoned),
 }
 
-fn run(fs: &Fs, left: Vec<Entry>, abandoned: &Receiver<Abandoned>) {
+fn run(fs: &Fs, left: Vec<Entry>, abandoned: &Receiver<Abandoned>, tally: &Tally) {
     let mut tasks: Vec<Task> = left.into_iter().map(Task::Left).collect();
     let mut wait = RETRY_FIRST;
     loop {
@@ -74,7 +125,7 @@ fn run(fs: &Fs, left: Vec<Entry>, abandoned: &Receiver<Abandoned>) {
         match received {
             Ok(segment) => {
                 let task = Task::Abandoned(segment);
-                if !try_task(fs, &task, Level::WARN) {
+                if !try_task(fs, &task, tally, Level::WARN) {
                     wait = RETRY_FIRST;
                     keep(&mut tasks, task);
                 }
@@ -82,14 +133,14 @@ fn run(fs: &Fs, left: Vec<Entry>, abandoned: &Receiver<Abandoned>) {
             Err(RecvTimeoutError::Timeout) => {
                 let before = tasks.len();
                 // It has been said once.
-                tasks.retain(|task| !try_task(fs, task, Level::DEBUG));
+                tasks.retain(|task| !try_task(fs, task, tally, Level::DEBUG));
                 wait = match tasks.len() < before {
                     true => RETRY_FIRST,
                     false => RETRY_LAST.min(wait * 2),
                 };
             }
             Err(RecvTimeoutError::Disconnected) => {
-                tasks.retain(|task| !try_task(fs, task, Level::WARN));
+                tasks.retain(|task| !try_task(fs, task, tally, Level::WARN));
                 return;
             }
         }
@@ -114,13 +165,14 @@ impl Task {
 }
 
 /// Whether the task is done. A failure is logged at this level.
-fn try_task(fs: &Fs, task: &Task, level: Level) -> bool {
+fn try_task(fs: &Fs, task: &Task, tally: &Tally, level: Level) -> bool {
     let result = match task {
         Task::Left(entry) => block_on(recover_entry(fs, entry)),
         Task::Abandoned(abandoned) => block_on(salvage(fs, abandoned)),
     };
     match result {
         Ok(recovered) => {
+            tally.count(&recovered);
             log(task.name(), &recovered);
             true
         }
@@ -148,6 +200,7 @@ fn log(found: &str, recovered: &Recovered) {
             cut_bytes,
             doubt: Some(what),
             tail,
+            ..
         } => tracing::warn!(
             name,
             lines,

@@ -29,7 +29,6 @@ use std::task::{Context, Poll, Waker};
 
 use slab::Slab;
 
-use crate::segment::writer::Then;
 use crate::time::{Now, Timestamp};
 
 /// A batch takes no line beyond this but those of one body, which are committed together however long they
@@ -54,6 +53,48 @@ pub enum Refusal {
     DiskFailing,
     /// The server is stopping.
     Draining,
+}
+
+/// Why a segment ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// It has as many bytes of lines as it may.
+    Size,
+    /// It is old, or the wall clock was set.
+    Time,
+    /// The server stops.
+    Shutdown,
+    /// The disk would not take more.
+    Failure,
+}
+
+impl Reason {
+    /// All of them.
+    pub const ALL: [Reason; 4] = [
+        Reason::Size,
+        Reason::Time,
+        Reason::Shutdown,
+        Reason::Failure,
+    ];
+
+    /// As metrics spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Reason::Size => "size",
+            Reason::Time => "time",
+            Reason::Shutdown => "shutdown",
+            Reason::Failure => "failure",
+        }
+    }
+}
+
+/// What follows a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// Its segment stays open.
+    KeepOpen,
+    /// It is the last of its segment.
+    Seal(Reason),
 }
 
 /// When lines that wait are to be committed.
@@ -183,6 +224,8 @@ pub struct Shard {
     spare: Vec<Batch>,
     /// Bytes of text in `gathering`, in `queue` and out for a commit.
     held_bytes: u64,
+    /// The lines that they are.
+    held_lines: u64,
     planned: Option<Planned>,
     /// The open segment is to be sealed before `gathering` is committed.
     seal_pending: bool,
@@ -216,6 +259,7 @@ impl Shard {
             queue: VecDeque::new(),
             spare: Vec::new(),
             held_bytes: 0,
+            held_lines: 0,
             planned: None,
             seal_pending: false,
             gate: Gate::Open,
@@ -273,6 +317,7 @@ impl Shard {
         let key = self.slots.insert(Slot::Waiting(None));
         batch.tickets.push(key);
         self.held_bytes += bytes as u64;
+        self.held_lines += u64::from(lines.count);
         let gathered = self.gathering.text.len();
         let wakes = match self.limits.gather {
             Gather::WhileDiskIsBusy => is_first,
@@ -286,7 +331,7 @@ impl Shard {
         let planned = self.planned.as_mut().expect("`plan` has set it");
         planned.bytes += bytes as u64;
         if planned.bytes >= self.limits.segment_bytes {
-            self.close_batch(Then::Seal);
+            self.close_batch(Then::Seal(Reason::Size));
         }
         Ok(key)
     }
@@ -312,11 +357,11 @@ impl Shard {
     /// Makes what has gathered the last of its segment.
     fn end_segment(&mut self) {
         if self.gathering.lines > 0 {
-            self.close_batch(Then::Seal);
+            self.close_batch(Then::Seal(Reason::Time));
         } else if self.planned.take().is_some() {
             // What it has is in the queue, kept for another try, or has left the shard.
             match self.queue.back_mut() {
-                Some(last) => last.then = Then::Seal,
+                Some(last) => last.then = Then::Seal(Reason::Time),
                 None => self.seal_pending = true,
             }
             self.signal.set();
@@ -325,7 +370,7 @@ impl Shard {
 
     fn close_batch(&mut self, then: Then) {
         self.gathering.then = then;
-        if then == Then::Seal {
+        if then != Then::KeepOpen {
             self.planned = None;
         }
         let empty = self.spare.pop().unwrap_or_else(Batch::empty);
@@ -364,8 +409,11 @@ impl Shard {
                 _ => None,
             };
             if gathered_due.is_none() || is_due(gathered_due) || is_due(segment_due) || is_closed {
-                let is_last = is_due(segment_due) || is_closed;
-                self.close_batch(if is_last { Then::Seal } else { Then::KeepOpen });
+                self.close_batch(match (is_due(segment_due), is_closed) {
+                    (true, _) => Then::Seal(Reason::Time),
+                    (false, true) => Then::Seal(Reason::Shutdown),
+                    (false, false) => Then::KeepOpen,
+                });
                 return self.queue.pop_front().map(Step::Commit).ok_or(None);
             }
             return Err([gathered_due, segment_due].into_iter().flatten().min());
@@ -394,12 +442,13 @@ impl Shard {
             // Its segment has ended, and another begins with it. What follows in the plan follows still;
             // where a seal was to follow, it is due behind this batch.
             if mem::take(&mut self.seal_pending) {
-                batch.then = Then::Seal;
+                batch.then = Then::Seal(Reason::Time);
             }
             self.queue.push_front(batch);
             return Fate::Kept;
         }
         self.held_bytes -= batch.text.len() as u64;
+        self.held_lines -= u64::from(batch.lines);
         match result {
             Ok(()) => self.accept(),
             Err(why) => {
@@ -407,7 +456,7 @@ impl Shard {
                 // The segment has ended with the failure: what is held begins the next one.
                 let held = self.queue.iter().chain([&self.gathering]);
                 let bytes = held.fold(0, |bytes, batch| match batch.then {
-                    Then::Seal => 0,
+                    Then::Seal(_) => 0,
                     Then::KeepOpen => bytes + batch.text.len() as u64,
                 });
                 self.planned = self
@@ -464,6 +513,11 @@ impl Shard {
     /// Bytes of text that are held and not committed.
     pub fn held_bytes(&self) -> u64 {
         self.held_bytes
+    }
+
+    /// The lines that are held and not committed.
+    pub fn held_lines(&self) -> u64 {
+        self.held_lines
     }
 
     /// Whether nothing is to be done before the disk is known to take writes again. Lines whose clients
@@ -642,19 +696,19 @@ mod tests {
         check(&[(0, 0)], 0, &["1 at 0, KeepOpen"]);
         // By bytes: the line that fills it is its last.
         check(&[(0, 0); 3], 0, &["3 at 0, KeepOpen"]);
-        check(&[(0, 0); 4], 0, &["4 at 0, Seal"]);
-        check(&[(0, 0); 5], 0, &["4 at 0, Seal", "1 at 0, KeepOpen"]);
+        check(&[(0, 0); 4], 0, &["4 at 0, Seal(Size)"]);
+        check(&[(0, 0); 5], 0, &["4 at 0, Seal(Size)", "1 at 0, KeepOpen"]);
         // By age: of the first line, on the monotonic clock.
-        let old = &["2 at 0, Seal", "1 at 60000, KeepOpen"];
+        let old = &["2 at 0, Seal(Time)", "1 at 60000, KeepOpen"];
         check(&[(0, 0), (59_999, 59_999), (60_000, 60_000)], 60_000, old);
         check(&[(0, 0)], 59_999, &["1 at 0, KeepOpen"]);
-        check(&[(0, 0)], 60_000, &["1 at 0, Seal"]);
+        check(&[(0, 0)], 60_000, &["1 at 0, Seal(Time)"]);
         // By a wall clock that was set, back or forward, but not by one that drifts.
         check(&[(1000, 0), (0, 0)], 0, &["2 at 1000, KeepOpen"]);
         check(&[(0, 0), (1000, 0)], 0, &["2 at 0, KeepOpen"]);
-        let back = &["1 at 1001, Seal", "1 at 0, KeepOpen"];
+        let back = &["1 at 1001, Seal(Time)", "1 at 0, KeepOpen"];
         check(&[(1001, 0), (0, 0)], 0, back);
-        let forward = &["1 at 0, Seal", "1 at 1001, KeepOpen"];
+        let forward = &["1 at 0, Seal(Time)", "1 at 1001, KeepOpen"];
         check(&[(0, 0), (1001, 0)], 0, forward);
     }
 
@@ -712,7 +766,7 @@ mod tests {
             }
             drop(append(&shard, next, 1 << 19));
             let expected = [
-                "4 at 5000, Seal".to_owned(),
+                "4 at 5000, Seal(Time)".to_owned(),
                 format!("1 at {at_ms}, KeepOpen"),
             ];
             assert_eq!(steps(&shard, next.monotonic_ms), expected);
@@ -808,7 +862,10 @@ mod tests {
             drop(append(&shard, at(0, 0), 30));
         }
         shard.borrow_mut().close();
-        assert_eq!(steps(&shard, 0), ["4 at 0, Seal", "1 at 0, Seal", "stop"]);
+        assert_eq!(
+            steps(&shard, 0),
+            ["4 at 0, Seal(Size)", "1 at 0, Seal(Shutdown)", "stop"]
+        );
     }
 
     #[test]
@@ -924,6 +981,8 @@ mod tests {
                 let held: u64 = self.held.iter().map(|(_, bytes, _)| *bytes as u64).sum();
                 assert_eq!(self.shard.borrow().held_bytes(), held, "seed {seed}");
                 assert!(held <= self.limits.held_bytes_max, "seed {seed}");
+                let lines = self.held.len() as u64;
+                assert_eq!(self.shard.borrow().held_lines(), lines, "seed {seed}");
             }
             self.shard.borrow_mut().close();
             while self.step(random, seed) {}
@@ -1007,7 +1066,7 @@ mod tests {
                 0 => Err(Refusal::DiskFailing),
                 _ => Ok(()),
             };
-            if then == Then::Seal || result.is_err() {
+            if then != Then::KeepOpen || result.is_err() {
                 self.open = None;
             }
             let fate = self.shard.borrow_mut().end_commit(batch, result);

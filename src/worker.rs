@@ -24,27 +24,27 @@ use futures_channel::oneshot;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::api::cors::Origins;
-use crate::api::forwarded::TrustedProxies;
-use crate::api::reject::TOO_MANY_CONNECTIONS;
-use crate::commit::{CommitLoop, Policy};
+use crate::commit::{CommitLoop, Outlets, Policy};
 use crate::config::Ack;
-use crate::conn::{self, Deadlines, Parts, Peer, Shared};
-use crate::counters::Counters;
+use crate::conn::{self, Parts, Peer, Shared};
 use crate::disk::{CoreDisk, Fs};
 use crate::health::Health;
 use crate::http::head::Persistence;
 use crate::http::response::HttpDate;
-use crate::limit::{ConnectionCounts, RateLimiter};
+use crate::limit::ConnectionCounts;
+use crate::live::{Live, LiveSettings};
+use crate::metrics::core::{CoreMetrics, Meter, Nanos};
 use crate::rt::net::{Connections, Listener, Stream, TickMs, is_exhaustion};
 use crate::rt::{self, Driver, Either, JoinHandle, Once, Panicked};
 use crate::segment::name::CoreIndex;
 use crate::segment::writer::{Abandoned, Encoder, Reach};
+use crate::server::Owner;
 use crate::shard::{Gather, Limits, Refusal, Shard};
 use crate::time::{Now, Timestamp};
 
 /// How exactly deadlines are kept.
 const TICK: Duration = Duration::from_millis(250);
+const TICK_NANOS: Nanos = 250_000_000;
 
 /// How long a core with no room for another connection, or no descriptor, leaves the others in the
 /// kernel's queue before it looks again.
@@ -72,8 +72,10 @@ pub struct Setup {
     pub cpu: usize,
     /// For all cores the same.
     pub driver: Driver,
-    /// Its own sockets.
+    /// Where it accepts.
     pub listeners: Vec<TcpListener>,
+    /// Who else has them.
+    pub listeners_owner: Owner,
     /// The data directory.
     pub fs: Fs,
     /// Takes the segments it abandons.
@@ -84,20 +86,12 @@ pub struct Setup {
     pub started_ms: u64,
     /// What an answer to a report waits for.
     pub ack: Ack,
-    /// Whose pages may post.
-    pub origins: Origins,
-    /// How long connections may take over what.
-    pub deadlines: Deadlines,
-    /// How often an address may ask; of all cores.
-    pub rate: Option<Arc<RateLimiter>>,
+    /// What may change while it runs.
+    pub live: Arc<LiveSettings>,
     /// The open connections of each address, of all cores.
     pub connection_counts: Arc<ConnectionCounts>,
-    /// The most of one address, those of proxies aside.
-    pub connections_per_ip: u32,
-    /// Whose word on a client's address is taken.
-    pub proxies: TrustedProxies,
-    /// What the core counts.
-    pub counters: Arc<Counters>,
+    /// What the core counts and measures.
+    pub metrics: Arc<CoreMetrics>,
     /// The most connections it keeps open.
     pub connections_max: usize,
     /// What its connections may read into and its shard may hold, together.
@@ -108,10 +102,6 @@ pub struct Setup {
     pub segment_ms: u64,
     /// The zstd level.
     pub level: i32,
-    /// Bytes of the disk that are left to others.
-    pub free_bytes_min: u64,
-    /// How long a drain may take.
-    pub drain_ms: TickMs,
 }
 
 /// Why a worker ended that should not have.
@@ -163,6 +153,12 @@ pub fn now() -> Now {
     }
 }
 
+/// The monotonic clock, to measure with.
+pub fn now_nanos() -> Nanos {
+    let monotonic = clock_gettime(ClockId::Monotonic);
+    monotonic.tv_sec.unsigned_abs() * 1_000_000_000 + monotonic.tv_nsec.unsigned_abs()
+}
+
 /// Runs a core on this thread until `drain` is sent or dropped, then drains it. `ready` is called once
 /// everything is set up, `ended` with how it came out: that the core could not be set up, or that one of
 /// its main tasks panicked.
@@ -201,9 +197,15 @@ struct Worker {
     core: CoreIndex,
     health: Arc<Health>,
     shared: Rc<Shared>,
+    metrics: Arc<CoreMetrics>,
+    listeners_owner: Owner,
+    live: Arc<LiveSettings>,
+    /// What was found there last.
+    seen: RefCell<Arc<Live>>,
+    /// The commit loop's share of it.
+    free_bytes_min: Rc<Cell<u64>>,
     connections_max: usize,
     connection_counts: Arc<ConnectionCounts>,
-    connections_per_ip: u32,
     /// Whether a connection has been closed for that limit: it is said once.
     is_crowded: Cell<bool>,
     draining: Once,
@@ -218,7 +220,10 @@ impl Worker {
         let shard = Rc::new(RefCell::new(Shard::new(shard_limits(&setup))));
         let connections = Connections::new();
         connections.expire(now().monotonic_ms);
-        let commit = commit_loop(&setup, Rc::clone(&shard))?;
+        setup.health.note_tick(setup.core, now().monotonic_ms);
+        let seen = setup.live.load_full();
+        let free_bytes_min = Rc::new(Cell::new(seen.free_bytes_min));
+        let commit = commit_loop(&setup, Rc::clone(&shard), Rc::clone(&free_bytes_min))?;
         let mut listeners = Vec::new();
         for listener in setup.listeners {
             let listener = Listener::from_std(listener, setup.driver);
@@ -229,7 +234,11 @@ impl Worker {
             health: Arc::clone(&setup.health),
             connections_max: setup.connections_max,
             connection_counts: setup.connection_counts,
-            connections_per_ip: setup.connections_per_ip,
+            metrics: Arc::clone(&setup.metrics),
+            listeners_owner: setup.listeners_owner,
+            live: setup.live,
+            seen: RefCell::new(Arc::clone(&seen)),
+            free_bytes_min,
             is_crowded: Cell::new(false),
             draining: Once::default(),
             shared: Rc::new(Shared::new(
@@ -238,21 +247,21 @@ impl Worker {
                     shard,
                     core: setup.core,
                     ack: setup.ack,
-                    deadlines: setup.deadlines,
                     held_bytes_max: setup.held_bytes_max,
                     health: setup.health,
                     started_ms: setup.started_ms,
                     clock: now,
-                    origins: setup.origins,
-                    rate: setup.rate,
-                    proxies: setup.proxies,
-                    counters: setup.counters,
+                    meter: Meter {
+                        metrics: setup.metrics,
+                        clock: now_nanos,
+                    },
                 },
+                Rc::new(Live::clone(&seen)),
                 HttpDate::from_system(SystemTime::now()),
             )),
         });
         let mut commit = rt::spawn(commit.run());
-        let mut tick = rt::spawn(tick(Rc::clone(&worker.shared)));
+        let mut tick = rt::spawn(Rc::clone(&worker).tick());
         let mut accepting: Vec<_> = listeners
             .into_iter()
             .map(|listener| rt::spawn(Rc::clone(&worker).accept(listener)))
@@ -262,7 +271,7 @@ impl Worker {
         let work = rt::either(&mut commit, &mut tick);
         let work = rt::either(rt::first_ended(&mut accepting), work);
         match rt::either(drain, work).await {
-            Either::First(_) => worker.drain(accepting, commit, setup.drain_ms).await,
+            Either::First(_) => worker.drain(accepting, commit).await,
             Either::Second(Either::First(ended)) => Err(unexpected(ended, "listener")),
             Either::Second(Either::Second(Either::First(ended))) => {
                 Err(unexpected(ended, "commit loop"))
@@ -303,6 +312,10 @@ impl Worker {
                 }
             }
         }
+        if self.listeners_owner == Owner::ServiceManager {
+            // What the kernel has queued waits there for the next server.
+            return;
+        }
         // What the kernel has queued would be reset when the listener closes. It is no more than a
         // backlog, and nothing comes after it.
         if let Err(error) = self.accept_waiting(&listener, usize::MAX) {
@@ -317,21 +330,28 @@ impl Worker {
 
     /// Accepts until nobody waits or so many connections are open.
     fn accept_waiting(&self, listener: &Listener, connections_max: usize) -> io::Result<()> {
+        let live = self.shared.live();
         while self.shared.parts.connections.count() < connections_max {
             let (socket, peer) = match listener.accept() {
                 Ok(Some(accepted)) => accepted,
                 Ok(None) => return Ok(()),
-                Err(error) if is_exhaustion(&error) => return Err(error),
-                // The client has gone again.
-                Err(_) => continue,
+                Err(error) => {
+                    self.metrics.accept_errors.add(1);
+                    match is_exhaustion(&error) {
+                        true => return Err(error),
+                        // The client has gone again.
+                        false => continue,
+                    }
+                }
             };
+            self.metrics.connections.add(1);
             // All clients of a proxy share its address.
-            let counted = if self.shared.parts.proxies.contains(peer) {
+            let counted = if live.proxies.contains(peer) {
                 None
             } else {
                 let counts = &self.connection_counts;
-                let Some(counted) = counts.open(peer.into(), self.connections_per_ip) else {
-                    self.note_crowded();
+                let Some(counted) = counts.open(peer.into(), live.connections_per_ip) else {
+                    self.note_crowded(live.connections_per_ip);
                     continue;
                 };
                 Some(counted)
@@ -346,11 +366,40 @@ impl Worker {
         Ok(())
     }
 
+    /// Keeps the connections' deadlines, the date, the settings and what metrics say of now. Never ends.
+    async fn tick(self: Rc<Self>) {
+        let shared = &self.shared;
+        loop {
+            let due = now_nanos() + TICK_NANOS;
+            rt::sleep(TICK).await;
+            self.metrics.lag.observe(now_nanos().saturating_sub(due));
+            shared.date.set(HttpDate::from_system(SystemTime::now()));
+            let now_ms = now().monotonic_ms;
+            shared.parts.connections.expire(now_ms);
+            self.health.note_tick(self.core, now_ms);
+            self.renew_settings();
+            let open = shared.parts.connections.count() as u64;
+            self.metrics.open_connections.set(open);
+            let shard = shared.parts.shard.borrow();
+            self.metrics.buffer_bytes.set(shard.held_bytes());
+            self.metrics.waiting_reports.set(shard.held_lines());
+        }
+    }
+
+    fn renew_settings(&self) {
+        let live = self.live.load();
+        if Arc::ptr_eq(&live, &self.seen.borrow()) {
+            return;
+        }
+        self.free_bytes_min.set(live.free_bytes_min);
+        self.shared.set_live(Rc::new(Live::clone(&live)));
+        self.seen.replace(Arc::clone(&live));
+    }
+
     async fn drain(
         &self,
         accepting: Vec<JoinHandle<Result<(), Panicked>>>,
         commit: JoinHandle<Result<(), Panicked>>,
-        drain_ms: TickMs,
     ) -> Result<(), WorkerError> {
         self.health.refuse(self.core, Refusal::Draining);
         self.shared.stay.set(Persistence::Close);
@@ -360,6 +409,7 @@ impl Worker {
                 .await
                 .map_err(|panicked| WorkerError::Task("listener", panicked))?;
         }
+        let drain_ms = self.shared.live().drain_ms;
         let connections = &self.shared.parts.connections;
         connections.end_idle_at(connections.now() + DRAIN_IDLE_MS.min(drain_ms));
         let drained = rt::timeout(Duration::from_millis(drain_ms), connections.empty()).await;
@@ -375,22 +425,21 @@ impl Worker {
         committed.map_err(WorkerError::Commit)
     }
 
-    fn note_crowded(&self) {
-        let counters = &self.shared.parts.counters;
-        counters.count_refused(TOO_MANY_CONNECTIONS, 1);
+    fn note_crowded(&self, limit: u32) {
+        self.metrics.refused_connections.add(1);
         if !self.is_crowded.replace(true) {
-            let (core, limit) = (self.core, self.connections_per_ip);
+            let core = self.core;
             tracing::warn!(core, limit, "an address has as many connections as it may");
         }
     }
 
     fn log_counts(&self) {
-        let counters = &self.shared.parts.counters;
-        let refused = counters
-            .refused()
-            .map(|(code, count)| format!("{code}={count}"));
-        let refused: Vec<String> = refused.collect();
-        let (core, stored) = (self.core, counters.stored());
+        let refused = self.metrics.refused.iter();
+        let refused: Vec<String> = refused
+            .filter(|(_, count)| *count > 0)
+            .map(|(code, count)| format!("{code}={count}"))
+            .collect();
+        let (core, stored) = (self.core, self.metrics.stored.get());
         tracing::info!(core, stored, refused = refused.join(" "), "core stopped");
     }
 }
@@ -419,9 +468,17 @@ fn shard_limits(setup: &Setup) -> Limits {
 
 type CoreCommitLoop = CommitLoop<CoreDisk, fn() -> Now>;
 
-fn commit_loop(setup: &Setup, shard: Rc<RefCell<Shard>>) -> Result<CoreCommitLoop, WorkerError> {
+fn commit_loop(
+    setup: &Setup,
+    shard: Rc<RefCell<Shard>>,
+    free_bytes_min: Rc<Cell<u64>>,
+) -> Result<CoreCommitLoop, WorkerError> {
     let thread_name = format!("disk-{}", setup.core);
-    let disk = CoreDisk::start(setup.fs.clone(), setup.driver, thread_name);
+    let meter = Meter {
+        metrics: Arc::clone(&setup.metrics),
+        clock: now_nanos,
+    };
+    let disk = CoreDisk::start(setup.fs.clone(), setup.driver, thread_name, meter);
     let disk = disk.map_err(setup_error("the blocking thread"))?;
     let encoder = Encoder::new(setup.level).map_err(setup_error("the encoder"))?;
     let policy = Policy {
@@ -430,21 +487,16 @@ fn commit_loop(setup: &Setup, shard: Rc<RefCell<Shard>>) -> Result<CoreCommitLoo
             Ack::Durable => Reach::Durable,
             Ack::Written | Ack::Buffered => Reach::Written,
         },
-        free_bytes_min: setup.free_bytes_min,
+        free_bytes_min,
         probe_every: PROBE_EVERY,
     };
-    let (health, salvage) = (Arc::clone(&setup.health), setup.salvage.clone());
+    let outlets = Outlets {
+        health: Arc::clone(&setup.health),
+        salvage: setup.salvage.clone(),
+        metrics: Arc::clone(&setup.metrics),
+    };
     let clock: fn() -> Now = now;
     Ok(CommitLoop::new(
-        policy, disk, clock, shard, health, salvage, encoder,
+        policy, disk, clock, shard, outlets, encoder,
     ))
-}
-
-/// Keeps the connections' deadlines and the date. Never ends.
-async fn tick(shared: Rc<Shared>) {
-    loop {
-        rt::sleep(TICK).await;
-        shared.date.set(HttpDate::from_system(SystemTime::now()));
-        shared.parts.connections.expire(now().monotonic_ms);
-    }
 }

@@ -15,20 +15,20 @@ use std::time::{Duration, SystemTime};
 
 use futures_channel::oneshot;
 use monoio::{IoUringDriver, LegacyDriver, Runtime, RuntimeBuilder};
-use netwatch_server::api::cors::Origins;
-use netwatch_server::api::forwarded::TrustedProxies;
-use netwatch_server::commit::{CommitLoop, Policy};
-use netwatch_server::config::Ack;
+use netwatch_server::commit::{CommitLoop, Outlets, Policy};
+use netwatch_server::config::{Ack, Config};
 use netwatch_server::conn::{self, Deadlines, Parts, Peer, Shared};
 use netwatch_server::disk::{CoreDisk, Dir, Disk, Entry, Fs};
 use netwatch_server::health::Health;
 use netwatch_server::http::response::HttpDate;
 use netwatch_server::limit::RateLimiter;
+use netwatch_server::live::Live;
+use netwatch_server::metrics::core::Meter;
 use netwatch_server::rt::net::{Connections, Listener, Share, Stream, bind_listener};
 use netwatch_server::rt::{self, Driver, JoinHandle, Panicked};
 use netwatch_server::segment::writer::{Encoder, Reach};
 use netwatch_server::shard::{Gather, Limits, Shard};
-use netwatch_server::worker::now;
+use netwatch_server::worker::{now, now_nanos};
 
 #[path = "support/reports.rs"]
 #[allow(dead_code, reason = "other targets use the rest")]
@@ -213,15 +213,20 @@ impl Core {
         })));
         let health = Arc::new(Health::new(1));
         let seen = Rc::<Seen>::default();
+        let meter = Meter {
+            metrics: Arc::default(),
+            clock: now_nanos,
+        };
         let disk = CountingDisk {
-            disk: CoreDisk::start(fs, driver, "disk-0".to_owned()).expect("a thread"),
+            disk: CoreDisk::start(fs, driver, "disk-0".to_owned(), meter.clone())
+                .expect("a thread"),
             driver,
             seen: Rc::clone(&seen),
         };
         let policy = Policy {
             core: 0,
             reach: Reach::Durable,
-            free_bytes_min: 0,
+            free_bytes_min: Rc::default(),
             probe_every: Duration::from_secs(1),
         };
         // Nothing is abandoned here.
@@ -231,8 +236,11 @@ impl Core {
             disk,
             now,
             Rc::clone(&shard),
-            Arc::clone(&health),
-            salvage,
+            Outlets {
+                health: Arc::clone(&health),
+                salvage,
+                metrics: Arc::clone(&meter.metrics),
+            },
             Encoder::new(1).expect("an encoder"),
         );
         let commit = rt::spawn(commit.run());
@@ -242,6 +250,13 @@ impl Core {
             shard,
             core: 0,
             ack: Ack::Durable,
+            held_bytes_max: u64::MAX,
+            health,
+            started_ms: now().monotonic_ms,
+            clock: now,
+            meter,
+        };
+        let live = Rc::new(Live {
             deadlines: Deadlines {
                 idle_ms: ms,
                 head_ms: ms,
@@ -249,19 +264,14 @@ impl Core {
                 body_bytes_per_sec: 1 << 10,
                 write_ms: ms,
             },
-            held_bytes_max: u64::MAX,
-            health,
-            started_ms: now().monotonic_ms,
-            clock: now,
-            origins: Origins::Any,
             // Looked at by every request, and never reached.
             rate: Some(Arc::new(RateLimiter::new(
                 "1000000/s".parse().expect("a rate"),
             ))),
-            proxies: TrustedProxies::default(),
-            counters: Arc::default(),
-        };
-        let shared = Rc::new(Shared::new(parts, HttpDate::from_system(SystemTime::now())));
+            ..Live::from_config(&Config::default())
+        });
+        let date = HttpDate::from_system(SystemTime::now());
+        let shared = Rc::new(Shared::new(parts, live, date));
         Core {
             shared,
             seen,

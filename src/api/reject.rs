@@ -18,9 +18,8 @@ use crate::shard::Refusal;
 /// refuses is tried again once a second.
 pub const RETRY_AFTER_SECS: u64 = 1;
 
-/// Every code there is: clients may rely on these, and refusals are counted by them. The last is for
-/// connections that are closed before they can ask.
-pub const CODES: [&str; 27] = [
+/// Every code there is: clients may rely on these, and refusals are counted by them.
+pub const CODES: [&str; 26] = [
     "malformed_head",
     "target_too_long",
     "head_too_large",
@@ -47,11 +46,23 @@ pub const CODES: [&str; 27] = [
     "disk_full",
     "disk_failing",
     "draining",
-    "too_many_connections",
 ];
 
-/// The code of connections that are closed because their address has as many as it may.
-pub const TOO_MANY_CONNECTIONS: &str = "too_many_connections";
+/// Whether a report can be refused with this code: not with those of requests that ask for something else,
+/// or for nothing that can be told.
+pub fn is_of_reports(code: &str) -> bool {
+    let others = [
+        "malformed_head",
+        "target_too_long",
+        "head_too_large",
+        "unsupported_version",
+        "unknown_method",
+        "unknown_transfer_coding",
+        "not_found",
+        "method_not_allowed",
+    ];
+    !others.contains(&code)
+}
 
 /// Why a request is refused. Answered once, never retried by us.
 #[derive(Clone, Debug, PartialEq)]
@@ -296,7 +307,6 @@ mod tests {
         let mut found: Vec<_> = rejections
             .iter()
             .map(|rejection| rejection.status_and_code().1)
-            .chain([TOO_MANY_CONNECTIONS])
             .collect();
         found.sort_unstable();
         found.dedup();

@@ -39,7 +39,8 @@ pub fn health(health: &Health, now: Now, started_ms: u64) -> (StatusCode, Vec<u8
 
 const ACCEPTING: &str = "accepting";
 
-fn word(verdict: Verdict) -> &'static str {
+/// One core's verdict in a word.
+pub fn word(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Accepting => ACCEPTING,
         Verdict::Refusing(why) => shard_code(why),

@@ -11,6 +11,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::mem;
+use std::rc::Rc;
 
 use ::http::StatusCode;
 use bytes::{Buf, BytesMut};
@@ -75,8 +76,7 @@ impl Connection {
         request: &Request,
         announced: Announced,
     ) -> Result<(), End> {
-        self.stream
-            .set_deadline(self.shared.parts.deadlines.body_ms);
+        self.stream.set_deadline(self.shared.deadlines().body_ms);
         // What is rare and large goes in a box: it would take its room in the task of every connection.
         let read = match (request.framing, announced.coding) {
             (Framing::Length(length), Coding::Identity) => {
@@ -89,6 +89,9 @@ impl Connection {
             Ok(read) => read,
             Err(rejection) => return self.reject_last(request.terms, &rejection).await,
         };
+        let shared = Rc::clone(&self.shared);
+        let meter = &shared.parts.meter;
+        let received_at = (meter.clock)();
         let taken = match (&body, shape) {
             (body, Shape::One) => self.take_one(self.bytes_of(body)),
             (body, shape) => {
@@ -105,7 +108,11 @@ impl Connection {
         } else {
             self.leave_large_buffer();
         }
-        self.answer_taken(request, taken).await
+        let answered = self.await_commit(taken).await;
+        if answered.is_ok() {
+            meter.metrics.ack.observe((meter.clock)() - received_at);
+        }
+        self.answer_taken(request, answered).await
     }
 
     /// Moves what belongs to the next request to a buffer of its own, if there was a large body in front of
@@ -127,18 +134,18 @@ impl Connection {
         }
     }
 
-    async fn answer_taken(
+    /// Waits as long as the ack level asks for: the answer that is due then, and for how many reports.
+    async fn await_commit(
         &mut self,
-        request: &Request,
         taken: Result<Taken, Refused>,
-    ) -> Result<(), End> {
+    ) -> Result<(Cow<'static, [u8]>, u64), Refused> {
         let answer_bytes = match &taken {
             Ok(taken) => taken.answer.len(),
             Err(refused) => refused.answer.len(),
         };
         // With its copy that is being sent: a verdict on each of many items takes room.
         self.note_reading(self.reading_bytes.get() + 2 * answer_bytes as u64);
-        let answered = match taken {
+        match taken {
             Ok(taken) if self.shared.answers_at_once() => {
                 drop(taken.ticket);
                 Ok((taken.answer, taken.reports))
@@ -155,10 +162,18 @@ impl Connection {
                 }),
             },
             Err(refused) => Err(refused),
-        };
+        }
+    }
+
+    async fn answer_taken(
+        &mut self,
+        request: &Request,
+        answered: Result<(Cow<'static, [u8]>, u64), Refused>,
+    ) -> Result<(), End> {
         match answered {
             Ok((answer, reports)) => {
-                self.shared.parts.counters.count_stored(reports);
+                self.shared.parts.meter.metrics.stored.add(reports);
+                self.note_ok();
                 self.answer(request.terms, json(StatusCode::OK, &answer))
                     .await
             }
@@ -177,6 +192,7 @@ impl Connection {
 
     fn take_one(&self, body: &[u8]) -> Result<Taken, Refused> {
         let shared = &self.shared;
+        shared.parts.meter.metrics.received.add(1);
         let now = (shared.parts.clock)();
         Ok(Taken {
             ticket: reports::take(&shared.validator, &shared.parts.shard, now, body)?,
@@ -192,6 +208,9 @@ impl Connection {
         counted_for: Option<Network>,
     ) -> Result<Taken, Refused> {
         let shared = &self.shared;
+        let received = &shared.parts.meter.metrics.received;
+        // A body that is refused as a whole is one report: nobody knows how many it has.
+        received.add(1);
         let body_bytes = self.reading_bytes.get();
         let mut judge = Judge::new(shape, body);
         let judged = loop {
@@ -205,10 +224,10 @@ impl Connection {
         let now = (shared.parts.clock)();
         let verdicts = judge.verdicts();
         let (accepted, rejected) = (verdicts.accepted(), verdicts.rejected());
+        let more = (accepted + rejected).saturating_sub(1);
         let charge = || {
-            if let (Some(rate), Some(network)) = (&shared.parts.rate, counted_for) {
+            if let (Some(rate), Some(network)) = (&shared.live().rate, counted_for) {
                 // One has been taken with the request.
-                let more = (accepted + rejected).saturating_sub(1);
                 let more = u32::try_from(more).expect("there are `ITEMS_MAX` at most");
                 rate.charge(network, now.monotonic_ms, more);
             }
@@ -218,6 +237,7 @@ impl Connection {
             return Err(refused);
         }
         self.claim(body_bytes + verdicts.bytes())?;
+        received.add(more as u64);
         if accepted == 0 {
             charge();
             self.count_rejected(verdicts);
@@ -254,7 +274,8 @@ impl Connection {
             *counts.entry(code).or_default() += 1;
         }
         for (code, count) in counts {
-            self.shared.parts.counters.count_refused(code, count);
+            let metrics = &self.shared.parts.meter.metrics;
+            metrics.refused.of(code).add(count);
         }
     }
 

@@ -27,23 +27,24 @@ use std::time::Duration;
 use ::http::StatusCode;
 use bytes::{Buf, BytesMut};
 
-use crate::api::cors::{self, Origin, Origins, Verdict};
-use crate::api::forwarded::{self, TrustedProxies};
+use crate::api::cors::{self, Origin, Verdict};
+use crate::api::forwarded;
 use crate::api::reject::{Part, Rejection};
 use crate::api::reports::{self, Announced};
 use crate::api::{JSON, status};
 use crate::config::Ack;
-use crate::counters::Counters;
 use crate::health::Health;
 use crate::http::HEAD_BYTES_MAX;
 use crate::http::body::Framing;
 use crate::http::coding::Decoders;
 use crate::http::head::{self, Expect, HeadScan, Persistence};
 use crate::http::response::{self, Content, HttpDate, Response, Terms, Value};
-use crate::limit::{Network, Opened, RateLimiter};
+use crate::limit::{Network, Opened};
+use crate::live::Live;
+use crate::metrics::core::Meter;
 use crate::pool::{Pool, READ_BYTES};
 use crate::report::{REPORT_BYTES_MAX, Validator};
-use crate::route::{Route, route};
+use crate::route::{Label, Route, route};
 use crate::rt;
 use crate::rt::net::{Connections, Idle, Stream, TickMs};
 use crate::segment::name::CoreIndex;
@@ -89,8 +90,6 @@ pub struct Parts {
     pub core: CoreIndex,
     /// What an answer to a report waits for.
     pub ack: Ack,
-    /// How long things may take.
-    pub deadlines: Deadlines,
     /// Bytes that requests being read and lines being committed may take together.
     pub held_bytes_max: u64,
     /// Of all cores.
@@ -99,14 +98,8 @@ pub struct Parts {
     pub started_ms: u64,
     /// Reads both clocks.
     pub clock: fn() -> Now,
-    /// Whose pages may post.
-    pub origins: Origins,
-    /// How often an address may post; of all cores.
-    pub rate: Option<Arc<RateLimiter>>,
-    /// Whose word on a client's address is taken.
-    pub proxies: TrustedProxies,
-    /// What the core has stored and refused.
-    pub counters: Arc<Counters>,
+    /// What the core counts and measures.
+    pub meter: Meter,
 }
 
 /// The other end of a connection.
@@ -124,6 +117,8 @@ pub struct Shared {
     pub parts: Parts,
     /// The time for the Date field; the worker's tick keeps it.
     pub date: Cell<HttpDate>,
+    /// The settings to keep to now; the worker's tick keeps them.
+    live: RefCell<Rc<Live>>,
     /// Whether connections may stay open.
     pub stay: Cell<Persistence>,
     /// Bytes of the buffers that connections are reading into.
@@ -136,9 +131,10 @@ pub struct Shared {
 
 impl Shared {
     /// With nothing in use.
-    pub fn new(parts: Parts, date: HttpDate) -> Shared {
+    pub fn new(parts: Parts, live: Rc<Live>, date: HttpDate) -> Shared {
         Shared {
             date: Cell::new(date),
+            live: RefCell::new(live),
             stay: Cell::new(Persistence::KeepAlive),
             reading_bytes: Cell::new(0),
             batch_bytes_max: reports::batch_bytes_max(parts.held_bytes_max),
@@ -147,6 +143,20 @@ impl Shared {
             pool: Pool::default(),
             parts,
         }
+    }
+
+    /// The settings to keep to now.
+    pub fn live(&self) -> Rc<Live> {
+        Rc::clone(&self.live.borrow())
+    }
+
+    /// Keeps to other settings from now on.
+    pub fn set_live(&self, live: Rc<Live>) {
+        *self.live.borrow_mut() = live;
+    }
+
+    fn deadlines(&self) -> Deadlines {
+        self.live.borrow().deadlines
     }
 
     /// Whether a connection that has `had` bytes may have `wanted`.
@@ -209,6 +219,7 @@ pub async fn serve(stream: Stream, peer: Peer, shared: Rc<Shared>) {
         buffer: BytesMut::new(),
         reading_bytes: Cell::new(0),
         origin: Origin::default(),
+        label: Label::None,
         shared,
     };
     let end = connection.serve().await;
@@ -231,6 +242,7 @@ struct Connection {
     reading_bytes: Cell<u64>,
     /// Of the request being served.
     origin: Origin,
+    label: Label,
     shared: Rc<Shared>,
 }
 
@@ -267,8 +279,7 @@ impl Connection {
             return Ok(());
         }
         self.give_back();
-        self.stream
-            .set_deadline(self.shared.parts.deadlines.idle_ms);
+        self.stream.set_deadline(self.shared.deadlines().idle_ms);
         match self.stream.wait_idle().await {
             Ok(Idle::Readable) => Ok(()),
             Ok(Idle::Late) | Err(_) => Err(End::Gone),
@@ -288,6 +299,7 @@ impl Connection {
             Ok(Asked::Health) => {
                 let shared = Rc::clone(&self.shared);
                 let now = (shared.parts.clock)();
+                self.note_ok();
                 let (status, body) =
                     status::health(&shared.parts.health, now, shared.parts.started_ms);
                 self.answer_without_body(&request, json(status, &body))
@@ -296,7 +308,7 @@ impl Connection {
             // In a box, for the 3 KiB of its head and fields.
             Ok(Asked::Options { allow }) => Box::pin(self.serve_options(&request, allow)).await,
             Err(rejection) => {
-                self.note_refused(rejection, 1);
+                self.note_refused_unread(rejection);
                 let (body, field) = (rejection.body(), rejection.field());
                 let response = rejected(rejection, &body, &field);
                 self.answer_without_body(&request, response).await
@@ -309,6 +321,7 @@ impl Connection {
         let bytes = self.buffer[..request.head_len].to_vec();
         let head = head::parse(&bytes).expect("it has been parsed before");
         let fields = cors::options(&head, allow, self.origin.verdict());
+        self.note_ok();
         let response = Response {
             status: StatusCode::NO_CONTENT,
             content: Content::Empty,
@@ -319,9 +332,9 @@ impl Connection {
 
     /// Reads up to the end of a head. The outer error ends the connection without an answer.
     async fn read_head(&mut self) -> Result<Result<Request, Rejection>, End> {
-        self.stream
-            .set_deadline(self.shared.parts.deadlines.head_ms);
+        self.stream.set_deadline(self.shared.deadlines().head_ms);
         self.origin.forget();
+        self.label = Label::None;
         let mut scan = HeadScan::default();
         let head_len = loop {
             match scan.find_end(&self.buffer) {
@@ -338,22 +351,25 @@ impl Connection {
             Ok(head) => head,
             Err(error) => return Ok(Err(Rejection::Head(error))),
         };
-        self.origin.judge(&head, &self.shared.parts.origins);
+        let live = self.shared.live();
+        self.origin.judge(&head, &live.origins);
         let mut counted_for = None;
-        let asked = match (head.expect, route(head.method, head.path)) {
+        let route = route(head.method, head.path);
+        self.label = Label::from(&route);
+        let asked = match (head.expect, route) {
             (Expect::Unknown, _) => Err(Rejection::Expectation),
             (_, Err(no_route)) => Err(Rejection::NoRoute(no_route)),
             (_, Ok(Route::PostReport)) if self.origin.verdict() == Verdict::Forbidden => {
                 Err(Rejection::Origin)
             }
             (_, Ok(Route::PostReport)) => {
-                let parts = &self.shared.parts;
                 let mut within_rate = Ok(());
-                if let Some(rate) = &parts.rate {
-                    let client = forwarded::client(&head, self.peer.address, &parts.proxies);
+                if let Some(rate) = &live.rate {
+                    let client = forwarded::client(&head, self.peer.address, &live.proxies);
                     let network = Network::from(client);
                     counted_for = Some(network);
-                    within_rate = rate.take(network, (parts.clock)().monotonic_ms);
+                    let now = (self.shared.parts.clock)();
+                    within_rate = rate.take(network, now.monotonic_ms);
                 }
                 within_rate.map_err(Rejection::RateLimited).and_then(|()| {
                     let announced = reports::check_head(&head, self.shared.batch_bytes_max);
@@ -401,8 +417,7 @@ impl Connection {
             let mut answer = self.shared.pool.take_scratch();
             answer.extend_from_slice(response::CONTINUE);
             self.write(answer).await?;
-            self.stream
-                .set_deadline(self.shared.parts.deadlines.body_ms);
+            self.stream.set_deadline(self.shared.deadlines().body_ms);
         }
         Ok(())
     }
@@ -434,6 +449,8 @@ impl Connection {
             Ok(0) if self.stream.is_late() => Ok(Err(Rejection::TooSlow(part))),
             Ok(0) | Err(_) => Err(End::Gone),
             Ok(count) => {
+                let metrics = &self.shared.parts.meter.metrics;
+                metrics.received_bytes.add(count as u64);
                 if part == Part::Body {
                     self.extend_body_deadline(count as u64);
                 }
@@ -444,9 +461,12 @@ impl Connection {
 
     /// Gives a body the time that its bytes are worth.
     fn extend_body_deadline(&mut self, bytes: u64) {
-        let bytes_per_sec = self.shared.parts.deadlines.body_bytes_per_sec;
+        let Deadlines {
+            body_ms,
+            body_bytes_per_sec: bytes_per_sec,
+            ..
+        } = self.shared.deadlines();
         let credit = self.body_credit + bytes * 1000;
-        let body_ms = self.shared.parts.deadlines.body_ms;
         self.stream.extend_deadline(credit / bytes_per_sec, body_ms);
         self.body_credit = credit % bytes_per_sec;
     }
@@ -491,8 +511,7 @@ impl Connection {
                 other => Err(other),
             };
         }
-        self.stream
-            .set_deadline(self.shared.parts.deadlines.body_ms);
+        self.stream.set_deadline(self.shared.deadlines().body_ms);
         match self.read_until(end, request).await? {
             Ok(()) => {
                 self.buffer.advance(end);
@@ -503,19 +522,38 @@ impl Connection {
         }
     }
 
-    /// Counts a refusal, of so many reports; health says that a shard is full until the next commit.
+    /// Counts a request that gets what it asks for.
+    fn note_ok(&self) {
+        let metrics = &self.shared.parts.meter.metrics;
+        metrics.requests(self.label).ok.add(1);
+    }
+
+    /// Counts a request that is refused before its reports were read: that is one of them, if it has any.
+    fn note_refused_unread(&self, rejection: &Rejection) {
+        if self.label == Label::Reports {
+            self.shared.parts.meter.metrics.received.add(1);
+        }
+        self.note_refused(rejection, 1);
+    }
+
+    /// Counts a refused request, and so many reports with it, if it asked to take them; health says that a
+    /// shard is full until the next commit.
     fn note_refused(&self, rejection: &Rejection, reports: u64) {
         tracing::debug!(?rejection, "request refused");
         let parts = &self.shared.parts;
         let (_, code) = rejection.status_and_code();
-        parts.counters.count_refused(code, reports);
+        let metrics = &parts.meter.metrics;
+        metrics.requests(self.label).refused.of(code).add(1);
+        if self.label == Label::Reports {
+            metrics.refused.of(code).add(reports);
+        }
         if *rejection == Rejection::Shard(Refusal::ShardFull) {
             parts.health.refuse(parts.core, Refusal::ShardFull);
         }
     }
 
     async fn reject_last(&mut self, terms: Terms, rejection: &Rejection) -> Result<(), End> {
-        self.note_refused(rejection, 1);
+        self.note_refused_unread(rejection);
         let (body, field) = (rejection.body(), rejection.field());
         let response = rejected(rejection, &body, &field);
         self.answer_last(terms, response).await
@@ -554,8 +592,7 @@ impl Connection {
     }
 
     async fn write(&mut self, answer: Vec<u8>) -> Result<(), End> {
-        self.stream
-            .set_deadline(self.shared.parts.deadlines.write_ms);
+        self.stream.set_deadline(self.shared.deadlines().write_ms);
         let (result, answer) = self.stream.write_all(answer).await;
         self.shared.pool.keep_scratch(answer);
         result.map_err(|_: io::Error| End::Gone)
@@ -587,7 +624,11 @@ impl Connection {
                     self.stream.leave(rt::sleep(LINGER_STEP)).await;
                 }
                 Ok(0) | Err(_) => return,
-                Ok(count) => left = left.saturating_sub(count),
+                Ok(count) => {
+                    let metrics = &self.shared.parts.meter.metrics;
+                    metrics.received_bytes.add(count as u64);
+                    left = left.saturating_sub(count);
+                }
             }
         }
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::fs::reserve_now;
 use super::{Dir, Disk, Entry, Fs, block_on};
+use crate::metrics::core::Meter;
 use crate::rt::Driver;
 use crate::rt::blocking::BlockingThread;
 use crate::rt::file::RingFile;
@@ -18,6 +19,7 @@ pub struct CoreDisk {
     fs: Fs,
     blocking: BlockingThread,
     driver: Driver,
+    meter: Meter,
 }
 
 /// A file of a [`CoreDisk`]: the same open file under two descriptors where there is a ring.
@@ -27,16 +29,22 @@ pub struct CoreFile {
 }
 
 impl CoreDisk {
-    /// Starts the blocking thread.
+    /// Starts the blocking thread. The meter measures syncs.
     ///
     /// # Errors
     ///
     /// No thread can be made.
-    pub fn start(fs: Fs, driver: Driver, thread_name: String) -> io::Result<CoreDisk> {
+    pub fn start(
+        fs: Fs,
+        driver: Driver,
+        thread_name: String,
+        meter: Meter,
+    ) -> io::Result<CoreDisk> {
         Ok(CoreDisk {
             fs,
             blocking: BlockingThread::start(thread_name)?,
             driver,
+            meter,
         })
     }
 
@@ -125,10 +133,14 @@ impl Disk for CoreDisk {
     }
 
     async fn sync_data(&self, file: &CoreFile) -> io::Result<()> {
-        match &file.ring {
+        let began = (self.meter.clock)();
+        let synced = match &file.ring {
             Some(ring) => ring.sync_data().await,
             None => self.call_on(file, File::sync_data).await,
-        }
+        };
+        let ended = (self.meter.clock)();
+        self.meter.metrics.sync.observe(ended - began);
+        synced
     }
 
     async fn rename(&self, from: (Dir, &str), to: (Dir, &str)) -> io::Result<()> {

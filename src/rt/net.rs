@@ -79,6 +79,16 @@ pub fn bind_listener(address: SocketAddr, share: Share) -> io::Result<TcpListene
     Ok(TcpListener::from(socket))
 }
 
+/// Takes a listening socket over that somebody else has bound, as [`bind_listener`] would have left it.
+///
+/// # Errors
+///
+/// It is no TCP socket.
+pub fn adopt_listener(listener: &TcpListener) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    Ok(sockopt::set_tcp_nodelay(listener, true)?)
+}
+
 /// A listening socket on this core's runtime.
 pub struct Listener {
     accepting: TcpListener,

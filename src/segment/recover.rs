@@ -39,7 +39,9 @@ pub enum Recovered {
         lines: u64,
         /// Bytes of its text.
         text_bytes: u64,
-        /// Bytes cut off its end.
+        /// Bytes of the file that were kept,
+        kept_bytes: u64,
+        /// and those cut off its end.
         cut_bytes: u64,
         /// What is wrong with its end, if that is not how a writer leaves it.
         doubt: Option<&'static str>,
@@ -192,6 +194,7 @@ async fn recover_file<D: Disk>(
         name: sealed_name,
         lines: scan.lines,
         text_bytes: scan.text_bytes,
+        kept_bytes: kept_bytes(&scan),
         cut_bytes: len.saturating_sub(kept_bytes(&scan)),
         doubt,
         tail,

@@ -169,13 +169,13 @@ pub enum Reach {
     Durable,
 }
 
-/// What follows a commit.
+/// What becomes of a segment's frame with a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Then {
-    /// The segment stays open.
-    KeepOpen,
+pub enum Frame {
+    /// It takes more.
+    GoesOn,
     /// It was the segment's last commit.
-    Seal,
+    Ends,
 }
 
 /// An open segment.
@@ -267,6 +267,11 @@ impl<D: Disk> Writer<D> {
         &self.name
     }
 
+    /// Bytes that have been written to it.
+    pub fn file_bytes(&self) -> u64 {
+        self.end
+    }
+
     /// Whether nothing has been committed to it.
     pub fn is_empty(&self) -> bool {
         self.committed == 0
@@ -315,15 +320,15 @@ impl<D: Disk> Writer<D> {
         out.clear();
         let mut pieces = batch.text.chunks(ENCODE_BYTES_MAX).peekable();
         while let Some(piece) = pieces.next() {
-            let directive = match (pieces.peek(), batch.then) {
+            let directive = match (pieces.peek(), batch.frame) {
                 (Some(_), _) => Directive::Continue,
-                (None, Then::KeepOpen) => Directive::Flush,
-                (None, Then::Seal) => Directive::End,
+                (None, Frame::GoesOn) => Directive::Flush,
+                (None, Frame::Ends) => Directive::End,
             };
             self.encode(encoder, piece, directive, out)?;
             self.write(disk, out).await?;
         }
-        if batch.reach == Reach::Durable || batch.then == Then::Seal {
+        if batch.reach == Reach::Durable || batch.frame == Frame::Ends {
             self.sync(disk).await?;
         }
         self.committed = self.end;
@@ -424,8 +429,8 @@ pub struct Batch<'a> {
     pub lines: u32,
     /// How far to go before returning.
     pub reach: Reach,
-    /// What follows.
-    pub then: Then,
+    /// Whether more may follow.
+    pub frame: Frame,
 }
 
 /// A segment that has been sealed.

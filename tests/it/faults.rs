@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
-use netwatch_server::commit::{CommitLoop, Policy};
+use netwatch_server::commit::{CommitLoop, Outlets, Policy};
 use netwatch_server::disk::sim::{Crash, End, Fault, Part, SimDisk, Unsettled, Unsynced};
 use netwatch_server::disk::{Dir, Disk, block_on};
 use netwatch_server::health::{Health, Verdict, WRITE_STUCK_MS};
@@ -142,7 +142,7 @@ impl Core {
         let policy = Policy {
             core: 0,
             reach: setup.reach,
-            free_bytes_min: 0,
+            free_bytes_min: Rc::default(),
             probe_every: Duration::from_millis(1),
         };
         let commit_clock = clock.clone();
@@ -151,8 +151,11 @@ impl Core {
             disk.clone(),
             move || commit_clock.now.get(),
             Rc::clone(&shard),
-            Arc::clone(&health),
-            salvage,
+            Outlets {
+                health: Arc::clone(&health),
+                salvage,
+                metrics: Arc::default(),
+            },
             Encoder::new(1).unwrap(),
         );
         let core = Core {

@@ -283,14 +283,45 @@ fn what_is_refused_is_counted_by_its_code(driver: Driver) {
     late.send(b"G").expect("the byte is taken");
     assert_eq!(late.answer().status, 408);
     drop(late);
+    let metrics = server.metrics();
+    let counted = |name, parts: &[&str]| metrics.sum(&[&[name], parts].concat());
+    let reports = "netwatch_reports_total";
+    assert_eq!(counted(reports, &["stored"]), 3);
+    let refused = [
+        ("unknown_expectation", 1),
+        ("unsupported_coding", 1),
+        ("malformed_coding", 1),
+        ("nothing_accepted", 1),
+        ("not_json", 2),
+        ("not_a_report", 4),
+    ];
+    for (code, count) in refused {
+        let code = format!("code=\"{code}\"");
+        assert_eq!(counted(reports, &["refused", &code]), count, "{code}");
+    }
+    assert_eq!(counted(reports, &["refused"]), 10);
+    assert_eq!(counted("netwatch_reports_received_total", &[]), 13);
+    let requests = "netwatch_requests_total";
+    for (route, code, count) in [
+        ("reports", "ok", 2),
+        ("reports", "not_json", 1),
+        ("reports", "not_a_report", 1),
+        ("reports", "nothing_accepted", 2),
+        ("none", "malformed_head", 1),
+        ("none", "not_found", 1),
+        ("none", "method_not_allowed", 1),
+        ("none", "too_slow", 1),
+    ] {
+        let labels = format!("route=\"{route}\",code=\"{code}\"");
+        assert_eq!(counted(requests, &[&labels]), count, "{labels}");
+    }
     assert_eq!(server.stop().code(), Some(0));
     let stopped = server.wait_for_event("core stopped");
     assert_eq!(stopped["stored"], 3);
     assert_eq!(
         stopped["refused"],
-        "malformed_head=1 unknown_expectation=1 not_found=1 method_not_allowed=1 \
-         unsupported_coding=1 too_slow=1 malformed_coding=1 nothing_accepted=1 not_json=2 \
-         not_a_report=4"
+        "unknown_expectation=1 unsupported_coding=1 malformed_coding=1 nothing_accepted=1 \
+         not_json=2 not_a_report=4"
     );
 }
 

@@ -2,6 +2,7 @@
 //!
 //! One module per promise. Whatever talks to a server runs on io_uring and on epoll.
 
+mod admin;
 mod batches;
 mod config;
 mod cors;
@@ -11,6 +12,7 @@ mod health;
 mod http;
 mod ingest;
 mod limits;
+mod metrics;
 mod recovery;
 mod rfc;
 mod segments;

@@ -14,7 +14,7 @@ use netwatch_server::disk::{Dir, Disk, block_on};
 use netwatch_server::segment::frame::{Ending, scan};
 use netwatch_server::segment::name::SegmentName;
 use netwatch_server::segment::recover::{Recovered, recover_entry};
-use netwatch_server::segment::writer::{Batch, Encoder, Reach, Then, Writer};
+use netwatch_server::segment::writer::{Batch, Encoder, Frame, Reach, Writer};
 use xxhash_rust::xxh64::xxh64;
 
 use crate::reports::Generator;
@@ -121,7 +121,7 @@ pub(crate) fn build(name: &str, level: i32, texts: &[String]) -> Built {
                 text: batch.as_bytes(),
                 lines: batch.lines().count() as u32,
                 reach: Reach::Durable,
-                then: Then::KeepOpen,
+                frame: Frame::GoesOn,
             };
             let committed = segment.commit(&disk, &mut encoder, &mut out, commit);
             committed.await.unwrap();

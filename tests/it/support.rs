@@ -131,6 +131,7 @@ pub(crate) struct Server {
     child: Child,
     dir: PathBuf,
     address: SocketAddr,
+    admin: Option<SocketAddr>,
     log: Arc<Log>,
     readers: Vec<JoinHandle<()>>,
     /// Removed with the server, unless the caller brought the directory.
@@ -202,12 +203,14 @@ impl Server {
             child,
             dir: dir.to_owned(),
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            admin: None,
             readers: readers.collect(),
             log,
             _temporary: None,
         };
         let started = server.wait_for_event("started");
         server.address = first_address(&started);
+        server.admin = started["admin"].as_str().and_then(|text| text.parse().ok());
         server.check_driver(driver, &started);
         server
     }
@@ -234,6 +237,21 @@ impl Server {
     /// Where it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where its admin listener is.
+    #[track_caller]
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.admin.expect("the admin listener is on")
+    }
+
+    /// What it counts and measures, by name and labels.
+    #[track_caller]
+    pub(crate) fn metrics(&self) -> Metrics {
+        let request = "GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n";
+        let (head, body) = plain_exchange(self.admin(), request);
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+        Metrics::parse(&body)
     }
 
     /// Its data directory.
@@ -311,6 +329,46 @@ impl Drop for Server {
         if thread::panicking() {
             println!("log of the server:\n{}", self.log().join("\n"));
         }
+    }
+}
+
+/// Sends a request that is to be the last on its connection; head and body of the answer.
+#[track_caller]
+pub(crate) fn plain_exchange(address: SocketAddr, request: &str) -> (String, String) {
+    let mut client = Client::connect(address).expect("the listener is there");
+    client
+        .send(request.as_bytes())
+        .expect("the request is taken");
+    let (answer, ended) = client.rest();
+    ended.expect("the connection ends without a reset");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("an answer has a head");
+    (format!("{head}\r\n"), body.to_owned())
+}
+
+/// The samples of a scrape.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Metrics(Vec<(String, f64)>);
+
+impl Metrics {
+    /// From the text format.
+    #[track_caller]
+    pub(crate) fn parse(text: &str) -> Metrics {
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        let samples = lines.map(|line| {
+            let (name, value) = line.rsplit_once(' ').expect("a sample has a value");
+            (name.to_owned(), value.parse().expect("a value is a number"))
+        });
+        Metrics(samples.collect())
+    }
+
+    /// All samples whose name and labels have all of these in them, added up.
+    pub(crate) fn sum(&self, parts: &[&str]) -> u64 {
+        let (name, labels) = parts.split_first().expect("a name is asked for");
+        let found = self.0.iter().filter(|(sample, _)| {
+            sample.split('{').next() == Some(name)
+                && labels.iter().all(|part| sample.contains(part))
+        });
+        found.map(|(_, value)| *value as u64).sum()
     }
 }
 

@@ -7,39 +7,42 @@
 //! a worker ends by itself ─▶ the others drain ─▶ all have ended ───▶ RunError::Worker
 //! ```
 
+mod sockets;
+
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender};
 use std::thread;
-use std::time::Duration;
 
 use futures_channel::oneshot;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
-use crate::config::{Config, Source};
-use crate::conn::Deadlines;
+pub use self::sockets::Owner;
+use crate::admin::{self, Admin};
+use crate::api::status;
+use crate::config::Config;
 use crate::disk::{Fs, OpenError};
-use crate::health::Health;
-use crate::limit::{ConnectionCounts, RateLimiter};
-use crate::rt::net::{Share, bind_listener};
+use crate::health::{Health, Verdict};
+use crate::limit::ConnectionCounts;
+use crate::live::{Live, LiveSettings, ms};
+use crate::log::Log;
+use crate::metrics::core::CoreMetrics;
+use crate::metrics::{Metrics, Reloads, Sources};
 use crate::rt::{Driver, Panicked};
-use crate::salvage;
+use crate::salvage::{self, Tally};
 use crate::segment::name::CoreIndex;
 use crate::segment::writer::Abandoned;
+use crate::systemd::Manager;
 use crate::worker::{self, Setup, WorkerError};
-
-/// How often a port in use is tried, and the time between two tries.
-const PORT_TRIES: u32 = 100;
-const PORT_PAUSE: Duration = Duration::from_millis(10);
 
 /// Descriptors kept for files, rings and threads: so many for the process, and so many a core.
 const FILES_PER_PROCESS: u64 = 64;
@@ -62,6 +65,13 @@ pub enum RunError {
     },
     /// An address cannot be listened on.
     Bind {
+        /// Which.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The address for the admin listener cannot be listened on.
+    BindAdmin {
         /// Which.
         address: SocketAddr,
         /// Why not.
@@ -100,6 +110,7 @@ impl fmt::Display for RunError {
             Self::Open(_) => f.write_str("cannot use the data directory"),
             Self::Recover { root, .. } => write!(f, "cannot list .open in {root}"),
             Self::Bind { address, .. } => write!(f, "cannot listen on {address}"),
+            Self::BindAdmin { address, .. } => write!(f, "cannot listen on {address} (ADMIN_ADDR)"),
             Self::NoAddress => f.write_str("cannot listen on IPv4 or IPv6: there is neither"),
             Self::Setup { what, .. } => write!(f, "cannot set up {what}"),
             Self::Worker { core, .. } => write!(f, "worker of core {core} ended"),
@@ -113,6 +124,7 @@ impl Error for RunError {
             Self::Open(source) => Some(source),
             Self::Recover { source, .. }
             | Self::Bind { source, .. }
+            | Self::BindAdmin { source, .. }
             | Self::Setup { source, .. } => Some(source),
             Self::Worker { source, .. } => Some(source),
             Self::NoAddress => None,
@@ -143,9 +155,20 @@ fn setup_error(what: &'static str) -> impl FnOnce(io::Error) -> RunError {
 }
 
 enum Event {
-    Signal,
+    /// The server is to end.
+    Stop,
+    /// The settings are to be read again.
+    Reload,
     Ready,
     Ended(CoreIndex, Result<(), WorkerEnd>),
+}
+
+/// What the server has of the program around it.
+pub struct Surroundings<'a> {
+    /// The sockets that the service manager has handed over.
+    pub inherited: Vec<TcpListener>,
+    /// Where events go.
+    pub log: &'a Log,
 }
 
 /// Runs the server until a signal ends it.
@@ -153,88 +176,109 @@ enum Event {
 /// # Errors
 ///
 /// It could not start, or a worker died.
-pub fn run(config: &Config) -> Result<(), RunError> {
-    let started_ms = worker::now().monotonic_ms;
+pub fn run(config: &Config, surroundings: Surroundings<'_>) -> Result<(), RunError> {
+    let started = worker::now();
     let (events, inbox) = mpsc::channel();
     watch_signals(events.clone()).map_err(setup_error("signals"))?;
     let fs = Fs::lock(&config.data_dir).map_err(RunError::Open)?;
-    let left = salvage::recover_all(&fs).map_err(|source| RunError::Recover {
+    let recovery = Arc::<Tally>::default();
+    let left = salvage::recover_all(&fs, &recovery).map_err(|source| RunError::Recover {
         root: fs.root().display().to_string(),
         source,
     })?;
     let cpus = cpus().map_err(setup_error("the CPUs"))?;
     let count = config.workers.unwrap_or(cpus.len()).min(cpus.len());
-    let sockets = bind_all(config, count)?;
+    let sockets = match surroundings.inherited.is_empty() {
+        true => sockets::bind_all(config, count)?,
+        false => sockets::take_over(surroundings.inherited, count)
+            .map_err(setup_error("the sockets of the service manager"))?,
+    };
+    let admin_listener = bind_admin(config)?;
     let (driver, why_not) = Driver::detect();
     if let Some(why) = why_not {
         tracing::warn!(%driver, why, "no io_uring");
     }
     let connections_max = connections_max(count).map_err(setup_error("descriptors"))?;
     let health = Arc::new(Health::new(count));
+    let live = Arc::new(LiveSettings::from_pointee(Live::from_config(config)));
     let (salvage_queue, abandoned) = mpsc::sync_channel(salvage::QUEUE_MAX);
-    let salvage = salvage::start(fs.clone(), left, abandoned);
+    let salvage = salvage::start(fs.clone(), left, abandoned, Arc::clone(&recovery));
     let salvage = salvage.map_err(setup_error("the salvage thread"))?;
 
-    let mut workers = Workers {
-        inbox,
-        drains: Vec::new(),
-        running: 0,
-        failure: None,
-    };
-    let rate = config
-        .rate_per_ip
-        .map(|rate| Arc::new(RateLimiter::new(rate)));
+    let mut workers = Workers::default();
+    let mut cores = Vec::new();
     let connection_counts = Arc::new(ConnectionCounts::new());
-    let mut addresses = sockets.addresses;
     for ((core, cpu), listeners) in (0..).zip(cpus).zip(sockets.by_core) {
+        let metrics = Arc::<CoreMetrics>::default();
+        cores.push(Arc::clone(&metrics));
         let setup = Setup {
             core,
             cpu,
             driver,
             listeners,
+            listeners_owner: sockets.owner,
             fs: fs.clone(),
             salvage: SyncSender::clone(&salvage_queue),
             health: Arc::clone(&health),
-            started_ms,
+            started_ms: started.monotonic_ms,
             ack: config.ack,
-            origins: config.cors_origins.clone(),
-            deadlines: Deadlines {
-                idle_ms: ms(config.idle_secs),
-                head_ms: ms(config.head_secs),
-                body_ms: ms(config.body_secs),
-                body_bytes_per_sec: config.body_rate_min,
-                write_ms: ms(config.write_secs),
-            },
-            rate: rate.clone(),
+            live: Arc::clone(&live),
             connection_counts: Arc::clone(&connection_counts),
-            connections_per_ip: config.connections_per_ip,
-            proxies: config.trusted_proxies.clone(),
-            counters: Arc::default(),
+            metrics,
             connections_max,
             held_bytes_max: config.shard_bytes_max,
             segment_bytes: config.flush_bytes,
             segment_ms: ms(config.flush_secs),
             level: config.compression_level,
-            free_bytes_min: config.min_free_bytes,
-            drain_ms: ms(config.shutdown_secs),
         };
         workers.start(setup, events.clone())?;
     }
     drop::<(SyncSender<Abandoned>, Sender<Event>)>((salvage_queue, events));
-    if workers.wait_until_ready() {
+    let reloads = Arc::<Reloads>::default();
+    let mut supervisor = Supervisor {
+        inbox,
+        workers,
+        manager: Manager::from_env(),
+        health: Arc::clone(&health),
+        driver,
+    };
+    if supervisor.wait_until_ready() {
+        let admin = admin_listener.as_ref().map(|(_, address)| address);
+        let metrics = Metrics::new(Sources {
+            cores,
+            health,
+            driver,
+            recovery,
+            reloads,
+            live: Arc::clone(&live),
+            clock: worker::now,
+            started: started.wall,
+        });
+        if let Some((listener, _)) = &admin_listener {
+            let state = Admin {
+                live,
+                metrics,
+                clock: worker::now,
+            };
+            let threads = admin::start(listener, state);
+            threads.map_err(setup_error("the admin threads"))?;
+        }
+        let mut addresses = sockets.addresses;
         addresses.sort();
         let addresses: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             addresses = addresses.join(","),
+            admin = admin.map_or("off".to_owned(), SocketAddr::to_string),
             %driver,
             workers = count,
             ack = %config.ack,
             data_dir = %fs.root().display(),
             "started"
         );
+        supervisor.tell_ready();
     }
-    workers.wait_until_ended()?;
+    supervisor.wait_until_ended()?;
     // Every core has ended: what it abandoned gets a last try, the rest waits for the next start.
     if salvage.join().is_err() {
         tracing::error!("the salvage thread panicked");
@@ -243,12 +287,22 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     Ok(())
 }
 
-fn ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+fn bind_admin(config: &Config) -> Result<Option<(TcpListener, SocketAddr)>, RunError> {
+    let Some(address) = config.admin_addr else {
+        return Ok(None);
+    };
+    let bound = sockets::bind_alone(address).and_then(|listener| {
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    });
+    bound
+        .map(Some)
+        .map_err(|source| RunError::BindAdmin { address, source })
 }
 
-/// Sends an event at the first signal, from a thread of its own. A second one ends the process where it
-/// stands: nobody may be there to take an event, in recovery or behind a disk that does not answer.
+/// Sends an event at each SIGHUP and at the first signal to end, from a thread of its own. A second one to end
+/// ends the process where it stands: nobody may be there to take an event, in recovery or behind a disk that
+/// does not answer.
 fn watch_signals(events: Sender<Event>) -> io::Result<()> {
     let has_come = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT] {
@@ -256,13 +310,19 @@ fn watch_signals(events: Sender<Event>) -> io::Result<()> {
         flag::register_conditional_shutdown(signal, 1, Arc::clone(&has_come))?;
         flag::register(signal, Arc::clone(&has_come))?;
     }
-    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let mut signals = Signals::new([SIGHUP, SIGTERM, SIGINT])?;
     thread::Builder::new()
         .name("signals".to_owned())
         .spawn(move || {
-            if signals.forever().next().is_some() {
+            for signal in signals.forever() {
+                let event = match signal {
+                    SIGHUP => Event::Reload,
+                    _ => Event::Stop,
+                };
                 // The receiver is gone when `run` has ended by itself.
-                let _ = events.send(Event::Signal);
+                if events.send(event).is_err() {
+                    return;
+                }
             }
         })?;
     Ok(())
@@ -274,73 +334,6 @@ fn cpus() -> io::Result<Vec<usize>> {
     Ok((0..CpuSet::MAX_CPU)
         .filter(|&cpu| mask.is_set(cpu))
         .collect())
-}
-
-struct Sockets {
-    addresses: Vec<SocketAddr>,
-    by_core: Vec<Vec<TcpListener>>,
-}
-
-/// Binds every address once per core.
-fn bind_all(config: &Config, cores: usize) -> Result<Sockets, RunError> {
-    let mut sockets = Sockets {
-        addresses: Vec::new(),
-        by_core: (0..cores).map(|_| Vec::new()).collect(),
-    };
-    let mut port = config.port;
-    for &ip in &config.host.addresses {
-        match bind_address(SocketAddr::new(ip, port), &mut sockets.by_core) {
-            Ok(address) => {
-                // Port 0 is decided once, for all addresses.
-                port = address.port();
-                sockets.addresses.push(address);
-            }
-            Err(error) if config.host.source == Source::Default && is_absent(ip, &error) => {
-                let cause = error.to_string();
-                tracing::warn!(address = %ip, cause, "address family is not there");
-            }
-            Err(source) => {
-                let address = SocketAddr::new(ip, port);
-                return Err(RunError::Bind { address, source });
-            }
-        }
-    }
-    match sockets.addresses.is_empty() {
-        true => Err(RunError::NoAddress),
-        false => Ok(sockets),
-    }
-}
-
-fn is_absent(ip: IpAddr, error: &io::Error) -> bool {
-    let no_family = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
-    let absent = error.kind() == io::ErrorKind::AddrNotAvailable;
-    ip.is_ipv6() && (absent || error.raw_os_error() == Some(no_family))
-}
-
-fn bind_address(address: SocketAddr, by_core: &mut [Vec<TcpListener>]) -> io::Result<SocketAddr> {
-    if address.port() != 0 {
-        // A stranger that shares its port as well would silently take half of the connections.
-        drop(bind_when_free(address, || thread::sleep(PORT_PAUSE))?);
-    }
-    let mut address = address;
-    for listeners in by_core {
-        let listener = bind_listener(address, Share::WithOtherCores)?;
-        address = listener.local_addr()?;
-        listeners.push(listener);
-    }
-    Ok(address)
-}
-
-/// Binds an address that may be about to be free: after a process was killed, the kernel takes down its
-/// rings, and with them the listeners they waited for, some milliseconds after the process has gone.
-fn bind_when_free(address: SocketAddr, mut pause: impl FnMut()) -> io::Result<TcpListener> {
-    for _ in 1..PORT_TRIES {
-        match bind_listener(address, Share::Alone) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => pause(),
-            result => return result,
-        }
-    }
-    bind_listener(address, Share::Alone)
 }
 
 /// Raises the limit on descriptors as far as it goes; the connections that each core may then keep.
@@ -357,8 +350,9 @@ fn connections_max(cores: usize) -> io::Result<usize> {
     Ok(per_core.clamp(CONNECTIONS_MIN, CONNECTIONS_MAX) as usize)
 }
 
+/// The worker threads.
+#[derive(Default)]
 struct Workers {
-    inbox: Receiver<Event>,
     /// Emptied by the drain.
     drains: Vec<oneshot::Sender<()>>,
     running: usize,
@@ -389,13 +383,34 @@ impl Workers {
         Ok(())
     }
 
+    fn drain(&mut self) {
+        tracing::info!("draining");
+        for drain in self.drains.drain(..) {
+            // A worker that has ended drains no more.
+            let _ = drain.send(());
+        }
+    }
+}
+
+/// Waits for what happens to the server, and tells the service manager.
+struct Supervisor {
+    inbox: Receiver<Event>,
+    workers: Workers,
+    manager: Manager,
+    health: Arc<Health>,
+    driver: Driver,
+}
+
+impl Supervisor {
     /// Whether every worker has been set up; if not, they drain.
     fn wait_until_ready(&mut self) -> bool {
-        let mut waiting = self.running;
+        let mut waiting = self.workers.running;
         while waiting > 0 {
             match self.inbox.recv() {
                 Ok(Event::Ready) => waiting -= 1,
-                Ok(Event::Signal) => {
+                // They have just been read.
+                Ok(Event::Reload) => (),
+                Ok(Event::Stop) => {
                     self.drain();
                     return false;
                 }
@@ -409,54 +424,78 @@ impl Workers {
         true
     }
 
+    fn tell_ready(&mut self) {
+        let status = self.status();
+        self.manager.ready(&status);
+    }
+
     fn wait_until_ended(mut self) -> Result<(), RunError> {
-        while self.running > 0 {
-            match self.inbox.recv() {
-                Ok(Event::Ready) => (),
-                Ok(Event::Signal) => self.drain(),
-                Ok(Event::Ended(core, end)) => self.note_end(core, end),
-                Err(_) => break,
+        while self.workers.running > 0 {
+            match self.next_event() {
+                Some(Event::Ready) => (),
+                Some(Event::Reload) => self.reload(),
+                Some(Event::Stop) => self.drain(),
+                Some(Event::Ended(core, end)) => self.note_end(core, end),
+                None => break,
             }
         }
-        self.failure.map_or(Ok(()), Err)
+        self.workers.failure.map_or(Ok(()), Err)
+    }
+
+    /// The next event, told the service manager how things are until then; `None` if there is nobody left to
+    /// send one.
+    fn next_event(&mut self) -> Option<Event> {
+        loop {
+            let Some(period) = self.manager.period() else {
+                return self.inbox.recv().ok();
+            };
+            match self.inbox.recv_timeout(period) {
+                Ok(event) => return Some(event),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => {
+                    let now_ms = worker::now().monotonic_ms;
+                    let (last_tick, status) = (self.health.last_tick(), self.status());
+                    self.manager.feed(last_tick, now_ms, &status);
+                }
+            }
+        }
+    }
+
+    /// How things are, in words.
+    fn status(&self) -> String {
+        let now_ms = worker::now().monotonic_ms;
+        let verdicts: Vec<Verdict> = self.health.verdicts(now_ms).collect();
+        let refusing = verdicts
+            .iter()
+            .find(|verdict| **verdict != Verdict::Accepting);
+        match refusing {
+            None => {
+                let (count, driver) = (verdicts.len(), self.driver);
+                format!("accepting reports on {count} cores ({driver})")
+            }
+            Some(verdict) => format!("refusing reports: {}", status::word(*verdict)),
+        }
+    }
+
+    fn reload(&mut self) {
+        self.manager.reloading();
+        self.tell_ready();
     }
 
     fn drain(&mut self) {
-        tracing::info!("draining");
-        for drain in self.drains.drain(..) {
-            // A worker that has ended drains no more.
-            let _ = drain.send(());
-        }
+        self.manager.stopping();
+        self.workers.drain();
     }
 
     fn note_end(&mut self, core: CoreIndex, end: Result<(), WorkerEnd>) {
-        self.running -= 1;
+        self.workers.running -= 1;
+        self.health.note_end(core);
         if let Err(source) = end {
-            self.failure
-                .get_or_insert(RunError::Worker { core, source });
-            if !self.drains.is_empty() {
+            let failure = RunError::Worker { core, source };
+            self.workers.failure.get_or_insert(failure);
+            if !self.workers.drains.is_empty() {
                 self.drain();
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_port_is_waited_for_but_not_for_ever() {
-        let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let holder = bind_listener(address, Share::Alone).expect("binds");
-        let address = holder.local_addr().expect("is bound");
-        let mut pauses = 0;
-        let error = bind_when_free(address, || pauses += 1).expect_err("is in use");
-        assert_eq!(
-            (error.kind(), pauses),
-            (io::ErrorKind::AddrInUse, PORT_TRIES - 1)
-        );
-        let mut holder = Some(holder);
-        bind_when_free(address, || drop(holder.take())).expect("is free after a pause");
     }
 }

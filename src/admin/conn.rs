@@ -1,0 +1,182 @@
+//! One connection of the admin listener: read a head, answer, keep alive or close. Calls block, and each wait
+//! has what is left until a deadline.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::time::{Duration, SystemTime};
+
+use super::{Admin, Answer, Refused};
+use crate::api::JSON;
+use crate::api::reject::Rejection;
+use crate::http::HEAD_BYTES_MAX;
+use crate::http::body::Framing;
+use crate::http::head::{self, HeadScan, Persistence};
+use crate::http::response::{Content, HttpDate, Response, Terms};
+use crate::rt::net::is_exhaustion;
+
+/// How long a connection may stay without a request, and take for a head: short, since it has a thread.
+const IDLE_MS: u64 = 10_000;
+const HEAD_MS: u64 = 5_000;
+/// How long a client may take for an answer.
+const WRITE_MS: u64 = 30_000;
+/// After a last answer the peer may send this much more in [`LINGER_MS`], so that closing does not reset the
+/// connection before the peer has read it (RFC 9112 §9.6).
+const LINGER_BYTES_MAX: usize = 1 << 20;
+const LINGER_MS: u64 = 1_000;
+
+const READ_BYTES: usize = 4 << 10;
+
+/// The longest wait for a descriptor.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves one connection after the other. Never ends.
+pub(super) fn accept(listener: &TcpListener, admin: &Admin) {
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                let mut connection = Connection {
+                    stream,
+                    buffer: Vec::new(),
+                    admin,
+                };
+                // The peer has gone, or takes too long: there is nobody to tell.
+                let _ = connection.serve();
+            }
+            // Without a pause this would be all that the thread does until a descriptor is free.
+            Err(error) if is_exhaustion(&error) => std::thread::sleep(EXHAUSTED_PAUSE),
+            // The client has gone again.
+            Err(_) => (),
+        }
+    }
+}
+
+struct Connection<'a> {
+    stream: TcpStream,
+    /// What has been read and not consumed: at most a head and one read.
+    buffer: Vec<u8>,
+    admin: &'a Admin,
+}
+
+impl Connection<'_> {
+    fn serve(&mut self) -> io::Result<()> {
+        loop {
+            if self.buffer.is_empty() && self.read_more(self.now_ms() + IDLE_MS)? == 0 {
+                return Ok(());
+            }
+            let (terms, answer) = match self.read_head()? {
+                Some(answered) => answered,
+                None => return Ok(()),
+            };
+            self.write(terms, &answer)?;
+            if terms.persistence == Persistence::Close {
+                return self.linger();
+            }
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        (self.admin.clock)().monotonic_ms
+    }
+
+    /// Reads a head and answers it, in what is to be written; `None` if the peer has closed.
+    fn read_head(&mut self) -> io::Result<Option<(Terms, Answer)>> {
+        let deadline_ms = self.now_ms() + HEAD_MS;
+        let mut scan = HeadScan::default();
+        let head_len = loop {
+            match scan.find_end(&self.buffer) {
+                Ok(Some(len)) => break len,
+                Ok(None) => (),
+                Err(error) => return Ok(Some(self.refuse(&Rejection::Head(error)))),
+            }
+            if self.read_more(deadline_ms)? == 0 {
+                return Ok(None);
+            }
+        };
+        let head = match head::parse(&self.buffer[..head_len]) {
+            Ok(head) => head,
+            Err(error) => return Ok(Some(self.refuse(&Rejection::Head(error)))),
+        };
+        let mut terms = Terms::of(&head);
+        let answer = match head.framing {
+            Framing::None | Framing::Length(0) => self.admin.answer(&head),
+            Framing::Length(_) | Framing::Chunked => {
+                terms.persistence = Persistence::Close;
+                Refused::Body.answer()
+            }
+        };
+        self.buffer.drain(..head_len);
+        Ok(Some((terms, answer)))
+    }
+
+    fn refuse(&self, rejection: &Rejection) -> (Terms, Answer) {
+        let (status, _) = rejection.status_and_code();
+        let answer = Answer {
+            status,
+            content_type: JSON,
+            body: rejection.body(),
+            field: rejection.field(),
+        };
+        (Terms::of_refused(&self.buffer), answer)
+    }
+
+    /// One read behind what the buffer holds; 0 if the peer has closed.
+    fn read_more(&mut self, deadline_ms: u64) -> io::Result<usize> {
+        self.stream
+            .set_read_timeout(Some(self.left(deadline_ms)?))?;
+        let had = self.buffer.len();
+        // The scan refuses what exceeds a head.
+        assert!(had <= HEAD_BYTES_MAX, "a head is refused at its limit");
+        self.buffer.resize(had + READ_BYTES, 0);
+        let read = self.stream.read(&mut self.buffer[had..]);
+        self.buffer.truncate(had + *read.as_ref().unwrap_or(&0));
+        read
+    }
+
+    /// What is left until then.
+    fn left(&self, deadline_ms: u64) -> io::Result<Duration> {
+        match deadline_ms.saturating_sub(self.now_ms()) {
+            0 => Err(io::ErrorKind::TimedOut.into()),
+            left_ms => Ok(Duration::from_millis(left_ms)),
+        }
+    }
+
+    fn write(&mut self, terms: Terms, answer: &Answer) -> io::Result<()> {
+        let response = Response {
+            status: answer.status,
+            content: Content::Body {
+                content_type: answer.content_type,
+                bytes: &answer.body,
+            },
+            fields: answer.field.as_slice(),
+        };
+        let wall_ms = (self.admin.clock)().wall.ms();
+        let date = SystemTime::UNIX_EPOCH + Duration::from_millis(wall_ms);
+        let mut bytes = Vec::new();
+        response.write(terms, &HttpDate::from_system(date), &[], &mut bytes);
+        let deadline_ms = self.now_ms() + WRITE_MS;
+        let mut rest = bytes.as_slice();
+        while !rest.is_empty() {
+            self.stream
+                .set_write_timeout(Some(self.left(deadline_ms)?))?;
+            match self.stream.write(rest)? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                count => rest = &rest[count..],
+            }
+        }
+        Ok(())
+    }
+
+    fn linger(&mut self) -> io::Result<()> {
+        self.stream.shutdown(Shutdown::Write)?;
+        let deadline_ms = self.now_ms() + LINGER_MS;
+        let mut left = LINGER_BYTES_MAX;
+        loop {
+            self.buffer.clear();
+            match self.read_more(deadline_ms)? {
+                0 => return Ok(()),
+                count if count < left => left -= count,
+                _ => return Ok(()),
+            }
+        }
+    }
+}
