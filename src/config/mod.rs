@@ -16,9 +16,9 @@
 //! `d`.
 
 mod domain;
+mod layers;
 
-use std::error::Error;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -29,6 +29,8 @@ use self::domain::{
     Addresses, Bools, DAY_SECS, Domain, GIB, Integers, KIB, MIB, NetworkLists, Or, OriginLists,
     Passwords, Paths, Rates, Sizes, SocketAddresses, TIB, Times, Tokens, UserNames, Words,
 };
+pub use self::layers::{ConfigError, Resolved, Source};
+use self::layers::{Layers, env_name, flag_name};
 use crate::api::cors::Origins;
 use crate::api::forwarded::TrustedProxies;
 use crate::command::Command;
@@ -379,154 +381,26 @@ impl Setting {
     }
 }
 
-fn env_name(key: &str) -> String {
-    key.to_ascii_uppercase()
-}
-
-/// argh spells the flag of a field in the same way.
-fn flag_name(key: &str) -> String {
-    format!("--{}", key.replace('_', "-"))
-}
-
-/// The layer that decided a setting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// No layer above has it.
-    Default,
-    /// The variable that [`Setting::env`] names.
-    Environment,
-    /// The flag that [`Setting::flag`] names.
-    Flag,
-}
-
-impl Source {
-    /// What an operator would look for: `default`, `PORT` or `--port`.
-    pub fn name(self, key: &str) -> String {
-        match self {
-            Self::Default => String::from("default"),
-            Self::Environment => env_name(key),
-            Self::Flag => flag_name(key),
-        }
-    }
-}
-
-/// One setting in effect, displayed as the line of `--check-config`: `port = 8080  (PORT)`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Resolved {
-    /// [`Setting::key`].
-    pub key: &'static str,
-    /// The value as the server understood it, in the largest unit that divides it.
-    pub value: String,
-    /// Where the value comes from.
-    pub source: Source,
-}
-
-impl fmt::Display for Resolved {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { key, value, source } = self;
-        write!(f, "{key} = {value}  ({})", source.name(key))
-    }
-}
-
-/// A setting that is refused; it stops the start.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigError {
-    /// [`Setting::key`].
-    pub key: &'static str,
-    /// [`Setting::range`], or `UTF-8 text`.
-    pub expected: String,
-    /// The value that was given.
-    pub found: OsString,
-    /// The layer that gave it.
-    pub source: Source,
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let source = self.source.name(self.key);
-        let Self {
-            key,
-            expected,
-            found,
-            ..
-        } = self;
-        write!(
-            f,
-            "{key}: expected {expected}, found {found:?} (from {source})"
-        )
-    }
-}
-
-impl Error for ConfigError {}
-
-/// The layers that are asked for every setting, and what they have answered so far.
-struct Layers<E> {
-    env: E,
-    resolved: Vec<Resolved>,
-}
-
-impl<E: Fn(&str) -> Option<OsString>> Layers<E> {
-    /// The value of `key` from the first layer that has it.
-    fn read<D: Domain>(
-        &mut self,
-        key: &'static str,
-        domain: &D,
-        flag: Option<&str>,
-        default: &'static str,
-    ) -> Result<D::Value, ConfigError> {
-        let from_env = || (self.env)(&env_name(key)).filter(|text| !text.is_empty());
-        let (text, source) = if let Some(text) = flag {
-            (OsString::from(text), Source::Flag)
-        } else if let Some(text) = from_env() {
-            (text, Source::Environment)
-        } else {
-            (OsString::from(default), Source::Default)
-        };
-        let refuse = |expected, found: &OsStr| ConfigError {
-            key,
-            expected,
-            found: match D::IS_SECRET {
-                true => OsString::from(Secret::MASK),
-                false => found.to_owned(),
-            },
-            source,
-        };
-        let Some(utf8) = text.to_str() else {
-            return Err(refuse(String::from("UTF-8 text"), &text));
-        };
-        let Some(value) = domain.parse(utf8, source) else {
-            return Err(refuse(domain.range(), &text));
-        };
-        self.resolved.push(Resolved {
-            key,
-            value: domain.spell(&value),
-            source,
-        });
-        Ok(value)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::{Ipv4Addr, Ipv6Addr};
-    use std::os::unix::ffi::OsStringExt;
 
     use argh::FromArgs;
 
     use super::*;
 
-    type Env<'a> = &'a [(&'a str, &'a str)];
+    pub(super) type Env<'a> = &'a [(&'a str, &'a str)];
 
-    fn flags(args: &[&str]) -> Flags {
+    pub(super) fn flags(args: &[&str]) -> Flags {
         Flags::from_args(&["netwatch-server"], args).unwrap()
     }
 
-    fn lookup(env: Env<'_>, name: &str) -> Option<OsString> {
+    pub(super) fn lookup(env: Env<'_>, name: &str) -> Option<OsString> {
         let (_, value) = env.iter().find(|(key, _)| *key == name)?;
         Some(OsString::from(value))
     }
 
-    fn resolve(args: &[&str], env: Env<'_>) -> Result<Config, ConfigError> {
+    pub(super) fn resolve(args: &[&str], env: Env<'_>) -> Result<Config, ConfigError> {
         Config::resolve(&flags(args), |name| lookup(env, name))
     }
 
@@ -806,68 +680,6 @@ mod tests {
     }
 
     #[test]
-    fn layers() {
-        #[track_caller]
-        fn check(args: &[&str], env: Env<'_>, expected: Result<&str, &str>) {
-            let resolved = Config::resolve_with_sources(&flags(args), |name| lookup(env, name));
-            let found = resolved.map_err(|error| error.to_string()).map(|(_, all)| {
-                let lines = all.iter().filter(|line| line.source != Source::Default);
-                let lines: Vec<String> = lines.map(Resolved::to_string).collect();
-                lines.join("\n")
-            });
-            assert_eq!(found.as_deref().map_err(String::as_str), expected);
-        }
-        check(&[], &[], Ok(""));
-        check(&[], &[("PORT", "1")], Ok("port = 1  (PORT)"));
-        check(&["--port", "2"], &[("PORT", "1")], Ok("port = 2  (--port)"));
-        check(
-            &["--port", "2"],
-            &[("PORT", "what a flag hides is not read")],
-            Ok("port = 2  (--port)"),
-        );
-        check(
-            &[],
-            &[("PORT", ""), ("DATA_DIR", ""), ("DEBUG", "")],
-            Ok(""),
-        );
-        check(
-            &["--debug"],
-            &[("DEBUG", "0")],
-            Ok("debug = true  (--debug)"),
-        );
-        check(&[], &[("port", "1"), ("--port", "1")], Ok(""));
-        check(
-            &["--compression-level", "-5", "--data-dir", "/srv/r"],
-            &[("WORKERS", "2"), ("FLUSH_SECS", "120s")],
-            Ok("data_dir = /srv/r  (--data-dir)\n\
-                flush_secs = 2m  (FLUSH_SECS)\n\
-                compression_level = -5  (--compression-level)\n\
-                workers = 2  (WORKERS)"),
-        );
-        check(
-            &[],
-            &[("FLUSH_SECS", "0")],
-            Err(r#"flush_secs: expected 1s to 1h, found "0" (from FLUSH_SECS)"#),
-        );
-        check(
-            &["--flush-secs", "0"],
-            &[("FLUSH_SECS", "60")],
-            Err(r#"flush_secs: expected 1s to 1h, found "0" (from --flush-secs)"#),
-        );
-        check(
-            &["--data-dir", ""],
-            &[("DATA_DIR", "/srv/r")],
-            Err(r#"data_dir: expected a path, found "" (from --data-dir)"#),
-        );
-        // The first refusal in the order of the table, whatever the layer.
-        check(
-            &["--workers", "0"],
-            &[("PORT", "x")],
-            Err(r#"port: expected 0 to 65535, found "x" (from PORT)"#),
-        );
-    }
-
-    #[test]
     fn check_config_lines() {
         let (_, resolved) =
             Config::resolve_with_sources(&flags(&["--port", "0"]), |_| None).unwrap();
@@ -906,28 +718,6 @@ mod tests {
     }
 
     #[test]
-    fn an_environment_that_is_not_utf8_is_refused() {
-        #[track_caller]
-        fn check(name: &str, expected: &str) {
-            let value = OsString::from_vec(b"caf\xE9".to_vec());
-            let env = |key: &str| (key == name).then(|| value.clone());
-            let error = Config::resolve(&Flags::default(), env).unwrap_err();
-            assert_eq!(error.to_string(), expected);
-        }
-        for setting in settings() {
-            let (key, env) = (setting.key, setting.env());
-            let found = match key {
-                "admin_token" | "metrics_password" => "***",
-                _ => r"caf\xE9",
-            };
-            check(
-                &env,
-                &format!(r#"{key}: expected UTF-8 text, found "{found}" (from {env})"#),
-            );
-        }
-    }
-
-    #[test]
     fn what_settings_ask_of_each_other() {
         #[track_caller]
         fn check(env: Env<'_>, expected: Result<(), &str>) {
@@ -962,28 +752,6 @@ mod tests {
                  found \"none\" (from METRICS_USERNAME)",
             ),
         );
-    }
-
-    #[test]
-    fn a_secret_is_shown_nowhere() {
-        let env = [
-            ("ADMIN_TOKEN", "s3cret-s3cret-s3cret"),
-            ("METRICS_USERNAME", "prometheus"),
-            ("METRICS_PASSWORD", "s3cret of mine"),
-        ];
-        let (config, resolved) =
-            Config::resolve_with_sources(&Flags::default(), |key| lookup(&env, key)).unwrap();
-        let lines: Vec<String> = resolved.iter().map(Resolved::to_string).collect();
-        let shown = format!("{config:?} {resolved:?} {}", lines.join("\n"));
-        assert!(!shown.contains("s3cret"), "{shown}");
-        assert!(
-            shown.contains("admin_token = ***  (ADMIN_TOKEN)"),
-            "{shown}"
-        );
-        let short = resolve(&[], &[("ADMIN_TOKEN", "s3cret")]).unwrap_err();
-        let expected = "admin_token: expected none or 16 to 256 characters of a token68, \
-                        found \"***\" (from ADMIN_TOKEN)";
-        assert_eq!(short.to_string(), expected);
     }
 
     #[test]
