@@ -61,8 +61,8 @@ fn run(flags: &Flags) -> i32 {
     }
     let (config, settings) = match resolved {
         Ok(resolved) => resolved,
-        Err(error) => {
-            complain(error);
+        Err(problems) => {
+            problems.iter().for_each(complain);
             return 1;
         }
     };
@@ -100,13 +100,13 @@ fn serve(config: &Config) -> i32 {
     }
 }
 
-fn verify(arguments: &Verify, config: Result<Config, ConfigError>) -> Verdict {
+fn verify(arguments: &Verify, config: Result<Config, Vec<ConfigError>>) -> Verdict {
     let dir = match (&arguments.dir, config) {
         // A directory that is named needs no settings.
         (Some(dir), _) => dir.clone(),
         (None, Ok(config)) => config.data_dir,
-        (None, Err(error)) => {
-            complain(error);
+        (None, Err(problems)) => {
+            problems.iter().for_each(complain);
             return Verdict::Unchecked;
         }
     };

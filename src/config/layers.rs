@@ -2,7 +2,7 @@
 //! is refused is described.
 
 use std::error::Error;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fmt;
 
 use super::Secret;
@@ -90,19 +90,29 @@ pub(super) fn flag_name(key: &str) -> String {
 
 /// The layers that are asked for every setting, and what they have answered so far.
 pub(super) struct Layers<E> {
-    pub(super) env: E,
+    env: E,
     pub(super) resolved: Vec<Resolved>,
+    /// Settings that are refused.
+    pub(super) problems: Vec<ConfigError>,
 }
 
 impl<E: Fn(&str) -> Option<OsString>> Layers<E> {
-    /// The value of `key` from the first layer that has it.
+    pub(super) fn new(env: E) -> Layers<E> {
+        Layers {
+            env,
+            resolved: Vec::new(),
+            problems: Vec::new(),
+        }
+    }
+
+    /// The value of `key` from the first layer that has it; `None` if it is refused.
     pub(super) fn read<D: Domain>(
         &mut self,
         key: &'static str,
         domain: &D,
         flag: Option<&str>,
         default: &'static str,
-    ) -> Result<D::Value, ConfigError> {
+    ) -> Option<D::Value> {
         let from_env = || (self.env)(&env_name(key)).filter(|text| !text.is_empty());
         let (text, source) = if let Some(text) = flag {
             (OsString::from(text), Source::Flag)
@@ -111,27 +121,31 @@ impl<E: Fn(&str) -> Option<OsString>> Layers<E> {
         } else {
             (OsString::from(default), Source::Default)
         };
-        let refuse = |expected, found: &OsStr| ConfigError {
+        let expected = match text.to_str() {
+            None => String::from("UTF-8 text"),
+            Some(utf8) => match domain.parse(utf8, source) {
+                None => domain.range(),
+                Some(value) => {
+                    self.resolved.push(Resolved {
+                        key,
+                        value: domain.spell(&value),
+                        source,
+                    });
+                    return Some(value);
+                }
+            },
+        };
+        let found = match D::IS_SECRET {
+            true => OsString::from(Secret::MASK),
+            false => text,
+        };
+        self.problems.push(ConfigError {
             key,
             expected,
-            found: match D::IS_SECRET {
-                true => OsString::from(Secret::MASK),
-                false => found.to_owned(),
-            },
-            source,
-        };
-        let Some(utf8) = text.to_str() else {
-            return Err(refuse(String::from("UTF-8 text"), &text));
-        };
-        let Some(value) = domain.parse(utf8, source) else {
-            return Err(refuse(domain.range(), &text));
-        };
-        self.resolved.push(Resolved {
-            key,
-            value: domain.spell(&value),
+            found,
             source,
         });
-        Ok(value)
+        None
     }
 }
 
@@ -139,7 +153,7 @@ impl<E: Fn(&str) -> Option<OsString>> Layers<E> {
 mod tests {
     use std::os::unix::ffi::OsStringExt;
 
-    use super::super::tests::{Env, flags, lookup, resolve};
+    use super::super::tests::{Env, flags, lookup, messages, resolve};
     use super::super::{Config, Flags, settings};
     use super::*;
 
@@ -148,11 +162,13 @@ mod tests {
         #[track_caller]
         fn check(args: &[&str], env: Env<'_>, expected: Result<&str, &str>) {
             let resolved = Config::resolve_with_sources(&flags(args), |name| lookup(env, name));
-            let found = resolved.map_err(|error| error.to_string()).map(|(_, all)| {
-                let lines = all.iter().filter(|line| line.source != Source::Default);
-                let lines: Vec<String> = lines.map(Resolved::to_string).collect();
-                lines.join("\n")
-            });
+            let found = resolved
+                .map_err(|problems| messages(&problems))
+                .map(|(_, all)| {
+                    let lines = all.iter().filter(|line| line.source != Source::Default);
+                    let lines: Vec<String> = lines.map(Resolved::to_string).collect();
+                    lines.join("\n")
+                });
             assert_eq!(found.as_deref().map_err(String::as_str), expected);
         }
         check(&[], &[], Ok(""));
@@ -197,11 +213,13 @@ mod tests {
             &[("DATA_DIR", "/srv/r")],
             Err(r#"data_dir: expected a path, found "" (from --data-dir)"#),
         );
-        // The first refusal in the order of the table, whatever the layer.
+        // Every refusal in the order of the table, whatever the layer.
         check(
             &["--workers", "0"],
-            &[("PORT", "x")],
-            Err(r#"port: expected 0 to 65535, found "x" (from PORT)"#),
+            &[("IDLE_SECS", "1"), ("PORT", "x"), ("DEBUG", "maybe")],
+            Err(r#"port: expected 0 to 65535, found "x" (from PORT)
+workers: expected all or 1 to 1024, found "0" (from --workers)
+debug: expected true or false, found "maybe" (from DEBUG)"#),
         );
     }
 
@@ -212,7 +230,7 @@ mod tests {
             let value = OsString::from_vec(b"caf\xE9".to_vec());
             let env = |key: &str| (key == name).then(|| value.clone());
             let error = Config::resolve(&Flags::default(), env).unwrap_err();
-            assert_eq!(error.to_string(), expected);
+            assert_eq!(messages(&error), expected);
         }
         for setting in settings() {
             let (key, env) = (setting.key, setting.env());
@@ -246,6 +264,6 @@ mod tests {
         let short = resolve(&[], &[("ADMIN_TOKEN", "s3cret")]).unwrap_err();
         let expected = "admin_token: expected none or 16 to 256 characters of a token68, \
                         found \"***\" (from ADMIN_TOKEN)";
-        assert_eq!(short.to_string(), expected);
+        assert_eq!(messages(&short), expected);
     }
 }

@@ -42,7 +42,7 @@ pub const ADDRESSES_MAX: usize = 16;
 /// Most workers: as many as a `cpu_set_t` has CPUs (`CPU_SETSIZE`, CPU_SET(3)).
 pub const WORKERS_MAX: usize = 1024;
 
-/// Turns the rows into [`Flags`], [`Config`], [`Config::resolve_with_sources`] and [`settings`].
+/// Turns the rows into [`Flags`], [`Config`], [`Config::read`] and [`settings`].
 ///
 /// A row is `key: type = default, domain;` under its help. argh takes the help as a literal only,
 /// so the bracketed end that repeats name, range and default is written out; a test compares it.
@@ -92,24 +92,22 @@ macro_rules! settings {
         }
 
         impl Config {
-            /// The settings in effect, and a line for each that says where it comes from.
-            pub fn resolve_with_sources(
+            /// Every setting's value; `None` if one is refused, which `layers` has noted.
+            fn read<E: Fn(&str) -> Option<OsString>>(
                 flags: &Flags,
-                env: impl Fn(&str) -> Option<OsString>,
-            ) -> Result<(Config, Vec<Resolved>), ConfigError> {
-                let mut layers = Layers { env, resolved: Vec::new() };
-                let config = Config {
-                    $( $key: {
-                        let flag = flags.$key.as_deref();
-                        layers.read(stringify!($key), &$domain, flag, $default)?
-                    }, )+
-                    $( $switch: {
-                        let flag = flags.$switch.then_some("true");
-                        layers.read(stringify!($switch), &$switch_domain, flag, $switch_default)?
-                    }, )+
-                };
-                config.check(&layers.resolved)?;
-                Ok((config, layers.resolved))
+                layers: &mut Layers<E>,
+            ) -> Option<Config> {
+                // All are read before the first that is missing ends it: every problem is noted.
+                $(
+                    let flag = flags.$key.as_deref();
+                    let $key = layers.read(stringify!($key), &$domain, flag, $default);
+                )+
+                $(
+                    let flag = flags.$switch.then_some("true");
+                    let $switch =
+                        layers.read(stringify!($switch), &$switch_domain, flag, $switch_default);
+                )+
+                Some(Config { $( $key: $key?, )+ $( $switch: $switch?, )+ })
             }
         }
 
@@ -250,47 +248,70 @@ switches:
 }
 
 impl Config {
-    /// Flags win over environment, environment over defaults. The first setting that is refused,
-    /// in the order of [`settings`], is the error.
+    /// Flags win over environment, environment over defaults.
+    ///
+    /// # Errors
+    ///
+    /// All settings that are refused, in the order of [`settings`].
     pub fn resolve(
         flags: &Flags,
         env: impl Fn(&str) -> Option<OsString>,
-    ) -> Result<Config, ConfigError> {
+    ) -> Result<Config, Vec<ConfigError>> {
         Self::resolve_with_sources(flags, env).map(|(config, _)| config)
     }
-}
 
-impl Config {
+    /// The settings in effect, and a line for each that says where it comes from.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::resolve`].
+    pub fn resolve_with_sources(
+        flags: &Flags,
+        env: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<(Config, Vec<Resolved>), Vec<ConfigError>> {
+        let mut layers = Layers::new(env);
+        let Some(config) = Self::read(flags, &mut layers) else {
+            return Err(layers.problems);
+        };
+        let problems = config.check(&layers.resolved);
+        match problems.is_empty() {
+            true => Ok((config, layers.resolved)),
+            false => Err(problems),
+        }
+    }
+
     /// What settings ask of each other.
-    fn check(&self, resolved: &[Resolved]) -> Result<(), ConfigError> {
-        let missing = |key, expected: String| {
+    fn check(&self, resolved: &[Resolved]) -> Vec<ConfigError> {
+        let mut problems = Vec::new();
+        let mut missing = |key, expected: String| {
             let setting = resolved.iter().find(|setting| setting.key == key);
             let setting = setting.expect("every setting has been resolved");
-            Err(ConfigError {
+            problems.push(ConfigError {
                 key,
                 expected,
                 found: OsString::from(&setting.value),
                 source: setting.source,
-            })
+            });
         };
         if let Some(address) = self.admin_addr
             && !address.ip().is_loopback()
             && self.admin_token.is_none()
         {
             let expected = format!("a token, since admin_addr = {address} is not loopback");
-            return missing("admin_token", expected);
+            missing("admin_token", expected);
         }
         match (&self.metrics_username, &self.metrics_password) {
             (Some(_), None) => {
                 let expected = String::from("a password, since there is a metrics_username");
-                missing("metrics_password", expected)
+                missing("metrics_password", expected);
             }
             (None, Some(_)) => {
                 let expected = String::from("a user, since there is a metrics_password");
-                missing("metrics_username", expected)
+                missing("metrics_username", expected);
             }
-            _ => Ok(()),
+            _ => (),
         }
+        problems
     }
 }
 
@@ -400,8 +421,14 @@ mod tests {
         Some(OsString::from(value))
     }
 
-    pub(super) fn resolve(args: &[&str], env: Env<'_>) -> Result<Config, ConfigError> {
+    pub(super) fn resolve(args: &[&str], env: Env<'_>) -> Result<Config, Vec<ConfigError>> {
         Config::resolve(&flags(args), |name| lookup(env, name))
+    }
+
+    /// One line a problem.
+    pub(super) fn messages(problems: &[ConfigError]) -> String {
+        let lines: Vec<String> = problems.iter().map(ConfigError::to_string).collect();
+        lines.join("\n")
     }
 
     #[test]
@@ -538,7 +565,7 @@ mod tests {
         fn check(name: &str, texts: &[&str], range: &str) {
             let key = name.to_ascii_lowercase();
             for text in texts {
-                let error = resolve(&[], &[(name, text)]).unwrap_err().to_string();
+                let error = messages(&resolve(&[], &[(name, text)]).unwrap_err());
                 let expected = format!("{key}: expected {range}, found {text:?} (from {name})");
                 assert_eq!(error, expected);
             }
@@ -721,7 +748,7 @@ mod tests {
     fn what_settings_ask_of_each_other() {
         #[track_caller]
         fn check(env: Env<'_>, expected: Result<(), &str>) {
-            let found = resolve(&[], env).map(drop).map_err(|e| e.to_string());
+            let found = resolve(&[], env).map(drop).map_err(|e| messages(&e));
             assert_eq!(found, expected.map_err(str::to_owned));
         }
         let token = ("ADMIN_TOKEN", "0123456789abcdef");
@@ -738,6 +765,15 @@ mod tests {
             check(&[("ADMIN_ADDR", wide), token], Ok(()));
         }
         check(&[user, password], Ok(()));
+        check(
+            &[("ADMIN_ADDR", "[::]:1"), user],
+            Err(
+                "admin_token: expected a token, since admin_addr = [::]:1 is not loopback, \
+                 found \"none\" (from default)\n\
+                 metrics_password: expected a password, since there is a metrics_username, \
+                 found \"none\" (from default)",
+            ),
+        );
         check(
             &[user],
             Err(

@@ -210,6 +210,14 @@ fn values_that_are_refused() {
         "host: expected up to 16 different IP addresses with commas between, \
          found \"my-machine\" (from HOST)",
     );
+    // All of them, in the order of the table.
+    check(
+        &["--workers", "0"],
+        &[("FLUSH_SECS", "0"), ("PORT", "x")],
+        "port: expected 0 to 65535, found \"x\" (from PORT)\n\
+         netwatch-server: flush_secs: expected 1s to 1h, found \"0\" (from FLUSH_SECS)\n\
+         netwatch-server: workers: expected all or 1 to 1024, found \"0\" (from --workers)",
+    );
 }
 
 /// `verify` needs the settings only to know where to look.
