@@ -8,7 +8,7 @@ use std::process;
 use argh::FromArgs;
 use indicatif::ProgressBar;
 use netwatch_server::command::{Command, Verify};
-use netwatch_server::config::{Config, ConfigError, Flags};
+use netwatch_server::config::{Config, ConfigError, Flags, Sources};
 use netwatch_server::log::{self, Log};
 use netwatch_server::server::{self, Surroundings};
 use netwatch_server::systemd;
@@ -54,25 +54,24 @@ fn run(flags: &Flags) -> i32 {
         print(format!("{NAME} {}", env!("CARGO_PKG_VERSION")));
         return 0;
     }
-    let resolved = Config::resolve_with_sources(flags, |name| std::env::var_os(name));
+    let sources = Sources::new(flags, |name| std::env::var_os(name));
     if let Some(Command::Verify(arguments)) = &flags.command {
-        let config = resolved.map(|(config, _)| config);
-        return verify(arguments, config) as i32;
+        return verify(arguments, &sources) as i32;
     }
-    let (config, settings) = match resolved {
-        Ok(resolved) => resolved,
+    let effective = match sources.resolve() {
+        Ok(effective) => effective,
         Err(problems) => {
-            problems.iter().for_each(complain);
+            complain_of(&problems);
             return 1;
         }
     };
     if flags.check_config {
-        for setting in settings {
+        for setting in effective.resolved {
             print(setting);
         }
         return 0;
     }
-    serve(&config)
+    serve(&effective.config)
 }
 
 fn serve(config: &Config) -> i32 {
@@ -100,15 +99,17 @@ fn serve(config: &Config) -> i32 {
     }
 }
 
-fn verify(arguments: &Verify, config: Result<Config, Vec<ConfigError>>) -> Verdict {
-    let dir = match (&arguments.dir, config) {
+fn verify(arguments: &Verify, sources: &Sources) -> Verdict {
+    let dir = match &arguments.dir {
         // A directory that is named needs no settings.
-        (Some(dir), _) => dir.clone(),
-        (None, Ok(config)) => config.data_dir,
-        (None, Err(problems)) => {
-            problems.iter().for_each(complain);
-            return Verdict::Unchecked;
-        }
+        Some(dir) => dir.clone(),
+        None => match sources.resolve() {
+            Ok(effective) => effective.config.data_dir,
+            Err(problems) => {
+                complain_of(&problems);
+                return Verdict::Unchecked;
+            }
+        },
     };
     // Hidden where standard error is no terminal.
     let bar = ProgressBar::new(0);
@@ -142,6 +143,13 @@ fn print(line: impl Display) {
 fn complain(line: impl Display) {
     // Where standard error is closed there is nobody left to tell.
     let _ = writeln!(io::stderr().lock(), "{NAME}: {line}");
+}
+
+/// One line a problem.
+fn complain_of(problems: &[ConfigError]) {
+    for problem in problems {
+        complain(chain(problem));
+    }
 }
 
 /// Whether output was taken, by a reader or by one who has seen enough and closed the pipe.

@@ -26,8 +26,11 @@ pub(super) trait Domain {
     /// Whether values are kept out of messages.
     const IS_SECRET: bool = false;
 
+    /// Whether a file may have an array of strings for it, joined with commas.
+    const IS_LIST: bool = false;
+
     /// `None`: not a value, or out of range.
-    fn parse(&self, text: &str, source: Source) -> Option<Self::Value>;
+    fn parse(&self, text: &str, source: &Source) -> Option<Self::Value>;
 
     /// The one spelling among those that [`Domain::parse`] takes for the same value.
     fn spell(&self, value: &Self::Value) -> String;
@@ -41,7 +44,7 @@ pub(super) struct Integers<T>(pub(super) RangeInclusive<T>);
 impl<T: FromStr + PartialOrd + fmt::Display> Domain for Integers<T> {
     type Value = T;
 
-    fn parse(&self, text: &str, _: Source) -> Option<T> {
+    fn parse(&self, text: &str, _: &Source) -> Option<T> {
         text.parse().ok().filter(|value| self.0.contains(value))
     }
 
@@ -60,8 +63,9 @@ pub(super) struct Or<D>(pub(super) &'static str, pub(super) D);
 impl<D: Domain> Domain for Or<D> {
     type Value = Option<D::Value>;
     const IS_SECRET: bool = D::IS_SECRET;
+    const IS_LIST: bool = D::IS_LIST;
 
-    fn parse(&self, text: &str, source: Source) -> Option<Self::Value> {
+    fn parse(&self, text: &str, source: &Source) -> Option<Self::Value> {
         if text == self.0 {
             return Some(None);
         }
@@ -100,7 +104,7 @@ pub(super) const SIZE_UNITS: [(&str, u64); 10] = [
 impl Domain for Sizes {
     type Value = u64;
 
-    fn parse(&self, text: &str, _: Source) -> Option<u64> {
+    fn parse(&self, text: &str, _: &Source) -> Option<u64> {
         parse_with_unit(text, &SIZE_UNITS).filter(|size| self.0.contains(size))
     }
 
@@ -134,7 +138,7 @@ impl Times {
 impl Domain for Times {
     type Value = Duration;
 
-    fn parse(&self, text: &str, _: Source) -> Option<Duration> {
+    fn parse(&self, text: &str, _: &Source) -> Option<Duration> {
         let secs = parse_with_unit(text, &TIME_UNITS)?;
         self.0.contains(&secs).then(|| Duration::from_secs(secs))
     }
@@ -170,7 +174,7 @@ pub(super) struct Words<T: 'static>(pub(super) &'static [(&'static str, T)]);
 impl<T: Copy + PartialEq> Domain for Words<T> {
     type Value = T;
 
-    fn parse(&self, text: &str, _: Source) -> Option<T> {
+    fn parse(&self, text: &str, _: &Source) -> Option<T> {
         let entry = self.0.iter().find(|entry| entry.0 == text)?;
         Some(entry.1)
     }
@@ -195,7 +199,7 @@ pub(super) struct Bools;
 impl Domain for Bools {
     type Value = bool;
 
-    fn parse(&self, text: &str, _: Source) -> Option<bool> {
+    fn parse(&self, text: &str, _: &Source) -> Option<bool> {
         match text {
             "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
             "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
@@ -218,7 +222,7 @@ pub(super) struct SocketAddresses;
 impl Domain for SocketAddresses {
     type Value = SocketAddr;
 
-    fn parse(&self, text: &str, _: Source) -> Option<SocketAddr> {
+    fn parse(&self, text: &str, _: &Source) -> Option<SocketAddr> {
         text.parse().ok()
     }
 
@@ -261,7 +265,7 @@ impl Domain for Tokens {
     type Value = Secret;
     const IS_SECRET: bool = true;
 
-    fn parse(&self, text: &str, _: Source) -> Option<Secret> {
+    fn parse(&self, text: &str, _: &Source) -> Option<Secret> {
         let stem = text.trim_end_matches('=');
         let is_taken = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
         let is_token = !stem.is_empty() && stem.bytes().all(is_taken);
@@ -288,7 +292,7 @@ pub(super) struct UserNames;
 impl Domain for UserNames {
     type Value = String;
 
-    fn parse(&self, text: &str, _: Source) -> Option<String> {
+    fn parse(&self, text: &str, _: &Source) -> Option<String> {
         (is_credential(text) && !text.contains(':')).then(|| String::from(text))
     }
 
@@ -309,7 +313,7 @@ impl Domain for Passwords {
     type Value = Secret;
     const IS_SECRET: bool = true;
 
-    fn parse(&self, text: &str, _: Source) -> Option<Secret> {
+    fn parse(&self, text: &str, _: &Source) -> Option<Secret> {
         is_credential(text).then(|| Secret(String::from(text)))
     }
 
@@ -328,7 +332,7 @@ pub(super) struct Paths;
 impl Domain for Paths {
     type Value = PathBuf;
 
-    fn parse(&self, text: &str, _: Source) -> Option<PathBuf> {
+    fn parse(&self, text: &str, _: &Source) -> Option<PathBuf> {
         (!text.is_empty()).then(|| PathBuf::from(text))
     }
 
@@ -347,8 +351,9 @@ pub(super) struct Addresses;
 
 impl Domain for Addresses {
     type Value = Host;
+    const IS_LIST: bool = true;
 
-    fn parse(&self, text: &str, source: Source) -> Option<Host> {
+    fn parse(&self, text: &str, source: &Source) -> Option<Host> {
         let mut addresses = Vec::new();
         for address in text.split(',') {
             let address = address.trim_ascii().parse().ok()?;
@@ -357,7 +362,10 @@ impl Domain for Addresses {
             }
             addresses.push(address);
         }
-        Some(Host { addresses, source })
+        Some(Host {
+            addresses,
+            source: source.clone(),
+        })
     }
 
     fn spell(&self, host: &Host) -> String {
@@ -375,8 +383,9 @@ pub(super) struct OriginLists;
 
 impl Domain for OriginLists {
     type Value = Origins;
+    const IS_LIST: bool = true;
 
-    fn parse(&self, text: &str, _: Source) -> Option<Origins> {
+    fn parse(&self, text: &str, _: &Source) -> Option<Origins> {
         text.parse().ok()
     }
 
@@ -395,7 +404,7 @@ pub(super) struct Rates;
 impl Domain for Rates {
     type Value = Rate;
 
-    fn parse(&self, text: &str, _: Source) -> Option<Rate> {
+    fn parse(&self, text: &str, _: &Source) -> Option<Rate> {
         text.parse().ok()
     }
 
@@ -413,8 +422,9 @@ pub(super) struct NetworkLists;
 
 impl Domain for NetworkLists {
     type Value = TrustedProxies;
+    const IS_LIST: bool = true;
 
-    fn parse(&self, text: &str, _: Source) -> Option<TrustedProxies> {
+    fn parse(&self, text: &str, _: &Source) -> Option<TrustedProxies> {
         text.parse().ok()
     }
 

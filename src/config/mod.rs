@@ -1,23 +1,26 @@
-//! Settings: flags, environment and defaults become one checked [`Config`].
+//! Settings: flags, environment, a file and defaults become one checked [`Config`].
 //!
 //! Each setting is one row of `settings!` below: its help, key, type, default and range. The row
-//! makes the field of [`Flags`], the field of [`Config`] and the entry of [`settings`]; the key
-//! spells the other two names, so `flush_secs` is `FLUSH_SECS` and `--flush-secs`. The first layer
-//! that has a setting decides: flag, environment (an empty value counts as unset), default.
+//! makes the field of [`Flags`], the field of [`Config`] and the entry of [`settings`]; the key is its
+//! name in the file and spells the other two, so `flush_secs` is `FLUSH_SECS` and `--flush-secs`.
+//! [`Sources`] says which layer decides.
 //!
-//! Nothing is opened, bound or created here, and the process environment is not read: the caller
-//! passes a function that looks a variable up. Whether a directory can be written or an address
-//! exists is found out by whoever uses it.
+//! Nothing but the file is opened here, nothing is bound or created, and the process environment is
+//! not read: the caller passes a function that looks a variable up. Whether a directory can be written
+//! or an address exists is found out by whoever uses it.
 //!
-//! Invariant: every value in a [`Config`] that [`Config::resolve`] returned is in its range.
+//! Invariant: every value in a [`Config`] that [`Sources::resolve`] returned is in its range.
 //!
 //! Units: sizes are bytes, `1048576` or with `KiB`, `MiB`, `GiB`, `TiB` (powers of 1024), `kB` or
 //! `KB`, `MB`, `GB`, `TB` (powers of 1000); times are whole seconds, `90` or with `s`, `m`, `h`,
 //! `d`.
 
 mod domain;
+mod error;
+mod file;
 mod layers;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -29,7 +32,9 @@ use self::domain::{
     Addresses, Bools, DAY_SECS, Domain, GIB, Integers, KIB, MIB, NetworkLists, Or, OriginLists,
     Passwords, Paths, Rates, Sizes, SocketAddresses, TIB, Times, Tokens, UserNames, Words,
 };
-pub use self::layers::{ConfigError, Resolved, Source};
+pub use self::error::{ConfigError, Found, Position};
+pub use self::file::FILE_BYTES_MAX;
+pub use self::layers::{Effective, Resolved, Source, Sources};
 use self::layers::{Layers, env_name, flag_name};
 use crate::api::cors::Origins;
 use crate::api::forwarded::TrustedProxies;
@@ -73,7 +78,11 @@ macro_rules! settings {
                 #[argh(switch)]
                 pub $switch: bool,
             )+
-            /// print each setting with its value and source, and exit
+            /// TOML file with settings (default: netwatch-server/config.toml in $XDG_CONFIG_HOME or
+            /// ~/.config, else in /etc, where there is one)
+            #[argh(option)]
+            pub config: Option<PathBuf>,
+            /// check all settings, print each with its value and source, and exit
             #[argh(switch)]
             pub check_config: bool,
             /// print the version, and exit
@@ -93,10 +102,7 @@ macro_rules! settings {
 
         impl Config {
             /// Every setting's value; `None` if one is refused, which `layers` has noted.
-            fn read<E: Fn(&str) -> Option<OsString>>(
-                flags: &Flags,
-                layers: &mut Layers<E>,
-            ) -> Option<Config> {
+            fn read(flags: &Flags, layers: &mut Layers<'_>) -> Option<Config> {
                 // All are read before the first that is missing ends it: every problem is noted.
                 $(
                     let flag = flags.$key.as_deref();
@@ -248,49 +254,17 @@ switches:
 }
 
 impl Config {
-    /// Flags win over environment, environment over defaults.
-    ///
-    /// # Errors
-    ///
-    /// All settings that are refused, in the order of [`settings`].
-    pub fn resolve(
-        flags: &Flags,
-        env: impl Fn(&str) -> Option<OsString>,
-    ) -> Result<Config, Vec<ConfigError>> {
-        Self::resolve_with_sources(flags, env).map(|(config, _)| config)
-    }
-
-    /// The settings in effect, and a line for each that says where it comes from.
-    ///
-    /// # Errors
-    ///
-    /// As [`Config::resolve`].
-    pub fn resolve_with_sources(
-        flags: &Flags,
-        env: impl Fn(&str) -> Option<OsString>,
-    ) -> Result<(Config, Vec<Resolved>), Vec<ConfigError>> {
-        let mut layers = Layers::new(env);
-        let Some(config) = Self::read(flags, &mut layers) else {
-            return Err(layers.problems);
-        };
-        let problems = config.check(&layers.resolved);
-        match problems.is_empty() {
-            true => Ok((config, layers.resolved)),
-            false => Err(problems),
-        }
-    }
-
     /// What settings ask of each other.
     fn check(&self, resolved: &[Resolved]) -> Vec<ConfigError> {
         let mut problems = Vec::new();
         let mut missing = |key, expected: String| {
             let setting = resolved.iter().find(|setting| setting.key == key);
             let setting = setting.expect("every setting has been resolved");
-            problems.push(ConfigError {
+            problems.push(ConfigError::Refused {
                 key,
                 expected,
-                found: OsString::from(&setting.value),
-                source: setting.source,
+                found: Found::Text(OsString::from(&setting.value)),
+                source: setting.source.clone(),
             });
         };
         if let Some(address) = self.admin_addr
@@ -318,7 +292,9 @@ impl Config {
 impl Default for Config {
     /// Every setting at its default.
     fn default() -> Config {
-        Self::resolve(&Flags::default(), |_| None).expect("each default is in its own range")
+        let env = BTreeMap::new();
+        let config = Self::read(&Flags::default(), &mut Layers::new(&env, None));
+        config.expect("each default is in its own range")
     }
 }
 
@@ -406,8 +382,11 @@ impl Setting {
 mod tests {
     use std::net::{Ipv4Addr, Ipv6Addr};
 
+    use std::path::Path;
+
     use argh::FromArgs;
 
+    use super::file::Location;
     use super::*;
 
     pub(super) type Env<'a> = &'a [(&'a str, &'a str)];
@@ -421,12 +400,33 @@ mod tests {
         Some(OsString::from(value))
     }
 
-    pub(super) fn resolve(args: &[&str], env: Env<'_>) -> Result<Config, Vec<ConfigError>> {
-        Config::resolve(&flags(args), |name| lookup(env, name))
+    /// What is in effect with these flags and variables, and a file of this text that messages call `F`;
+    /// or one line a problem.
+    pub(super) fn effective(args: &[&str], env: Env<'_>, file: &str) -> Result<Effective, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
+        std::fs::write(&path, file).unwrap();
+        let location = Location::Named(path.clone());
+        let sources = Sources::with_location(&flags(args), |name| lookup(env, name), location);
+        let path_text = path.to_str().unwrap();
+        let mut effective = sources
+            .resolve()
+            .map_err(|problems| messages(&problems).replace(path_text, "F"))?;
+        for one in &mut effective.resolved {
+            if let Source::File { path, .. } = &mut one.source {
+                *path = Path::new("F").into();
+            }
+        }
+        Ok(effective)
+    }
+
+    fn resolve(args: &[&str], env: Env<'_>) -> Result<Config, String> {
+        effective(args, env, "").map(|effective| effective.config)
     }
 
     /// One line a problem.
     pub(super) fn messages(problems: &[ConfigError]) -> String {
+        assert!(!problems.is_empty());
         let lines: Vec<String> = problems.iter().map(ConfigError::to_string).collect();
         lines.join("\n")
     }
@@ -476,8 +476,7 @@ mod tests {
         #[track_caller]
         fn check(name: &str, text: &str, expected: &str) {
             let env = [(name, text)];
-            let (_, resolved) =
-                Config::resolve_with_sources(&Flags::default(), |key| lookup(&env, key)).unwrap();
+            let resolved = effective(&[], &env, "").unwrap().resolved;
             let set = resolved.iter().find(|r| env_name(r.key) == name).unwrap();
             assert_eq!(set.value, expected);
             assert_eq!(set.source, Source::Environment);
@@ -565,7 +564,7 @@ mod tests {
         fn check(name: &str, texts: &[&str], range: &str) {
             let key = name.to_ascii_lowercase();
             for text in texts {
-                let error = messages(&resolve(&[], &[(name, text)]).unwrap_err());
+                let error = resolve(&[], &[(name, text)]).unwrap_err();
                 let expected = format!("{key}: expected {range}, found {text:?} (from {name})");
                 assert_eq!(error, expected);
             }
@@ -708,8 +707,7 @@ mod tests {
 
     #[test]
     fn check_config_lines() {
-        let (_, resolved) =
-            Config::resolve_with_sources(&flags(&["--port", "0"]), |_| None).unwrap();
+        let resolved = effective(&["--port", "0"], &[], "").unwrap().resolved;
         let lines: Vec<String> = resolved.iter().map(Resolved::to_string).collect();
         let expected = [
             "host = 0.0.0.0,::  (default)",
@@ -748,7 +746,7 @@ mod tests {
     fn what_settings_ask_of_each_other() {
         #[track_caller]
         fn check(env: Env<'_>, expected: Result<(), &str>) {
-            let found = resolve(&[], env).map(drop).map_err(|e| messages(&e));
+            let found = resolve(&[], env).map(drop);
             assert_eq!(found, expected.map_err(str::to_owned));
         }
         let token = ("ADMIN_TOKEN", "0123456789abcdef");
@@ -797,7 +795,7 @@ mod tests {
         let words: Vec<&str> = exit.output.split_ascii_whitespace().collect();
         let help_on_one_line = words.join(" ");
 
-        let (_, resolved) = Config::resolve_with_sources(&Flags::default(), |_| None).unwrap();
+        let resolved = effective(&[], &[], "").unwrap().resolved;
         let settings = settings();
         assert_eq!(settings.len(), resolved.len());
         for (setting, resolved) in settings.iter().zip(resolved) {
@@ -826,7 +824,11 @@ mod tests {
               --host            addresses to listen on (HOST; up to 16 different IP\n";
         assert!(exit.output.starts_with(start), "{}", exit.output);
         let end = "\n  \
-              --check-config    print each setting with its value and source, and exit\n  \
+              --config          TOML file with settings (default:\n                    \
+                                netwatch-server/config.toml in $XDG_CONFIG_HOME or\n                    \
+                                ~/.config, else in /etc, where there is one)\n  \
+              --check-config    check all settings, print each with its value and source,\n                    \
+                                and exit\n  \
               --version         print the version, and exit\n  \
               -h, --help, help  display usage information\n\n\
             Commands:\n";

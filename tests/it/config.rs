@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::{Child, Stdio};
 
 use netwatch_server::config::settings;
@@ -14,6 +15,7 @@ use tempfile::TempDir;
 use crate::support::{Driver, Run, Server, both_drivers, command, post, run};
 
 both_drivers!(
+    a_server_is_set_up_by_a_file,
     a_directory_has_one_server,
     a_port_has_one_server,
     a_directory_that_cannot_be_used,
@@ -220,6 +222,247 @@ fn values_that_are_refused() {
     );
 }
 
+/// Two values of each setting, none of them its default, as `--check-config` spells them.
+const VALUES: &[(&str, &str, &str)] = &[
+    ("host", "127.0.0.1", "::1,127.0.0.1"),
+    ("port", "1", "65535"),
+    ("admin_addr", "off", "[::1]:9100"),
+    ("admin_token", "0123456789abcdef", "fedcba9876543210"),
+    ("metrics_username", "prometheus", "some one"),
+    ("metrics_password", "p", "q"),
+    ("data_dir", "/srv/a", "/srv/b"),
+    ("ack", "written", "buffered"),
+    (
+        "cors_origins",
+        "https://a.example",
+        "http://a.example,http://b.example",
+    ),
+    ("rate_per_ip", "1/s", "600/m"),
+    ("connections_per_ip", "1", "1000000"),
+    ("trusted_proxies", "::1", "10.0.0.0/8,::1"),
+    ("flush_bytes", "1KiB", "1GiB"),
+    ("flush_secs", "1s", "1h"),
+    ("compression_level", "-7", "19"),
+    ("workers", "1", "1024"),
+    ("shard_bytes_max", "2MiB", "16GiB"),
+    ("min_free_bytes", "0", "1TiB"),
+    ("retention_age", "60s", "30d"),
+    ("retention_bytes", "1MiB", "1024TiB"),
+    ("head_secs", "1s", "5m"),
+    ("body_secs", "1s", "1h"),
+    ("body_rate_min", "64", "1GiB"),
+    ("idle_secs", "1s", "1h"),
+    ("write_secs", "1s", "1h"),
+    ("shutdown_secs", "0s", "5m"),
+    ("log_format", "json", "text"),
+    ("debug", "true", "false"),
+];
+
+/// Each setting by itself: the others of a layer say nothing of it.
+#[test]
+fn each_layer_hides_those_below() {
+    let dir = TempDir::new().expect("a temporary directory can be made");
+    let path = dir.path().join("config.toml");
+    let file = path.to_str().expect("its path is text");
+    let keys: Vec<&str> = settings().iter().map(|setting| setting.key).collect();
+    let with_values: Vec<&str> = VALUES.iter().map(|row| row.0).collect();
+    assert_eq!(keys, with_values);
+
+    let text: Vec<String> = VALUES
+        .iter()
+        .map(|row| format!("{} = {:?}", row.0, row.1))
+        .collect();
+    fs::write(&path, text.join("\n")).expect("the directory can be written");
+    let env: Vec<(String, &str)> = { VALUES.iter() }
+        .map(|row| (row.0.to_ascii_uppercase(), row.2))
+        .collect();
+    let env: Vec<(&str, &str)> = env
+        .iter()
+        .map(|(name, value)| (name.as_str(), *value))
+        .collect();
+    let mut flags = Vec::new();
+    for (setting, row) in settings().iter().zip(VALUES) {
+        flags.push(setting.flag());
+        // A switch has no value, and turns it on.
+        if setting.key != "debug" {
+            flags.push(row.1.to_owned());
+        }
+    }
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+
+    let check = |flags: &[&str], env: &[(&str, &str)], expected: &dyn Fn(usize) -> String| {
+        let args = [&["--check-config", "--config", file], flags].concat();
+        let Run {
+            code,
+            stdout,
+            stderr,
+        } = run(&args, env);
+        assert_eq!((code, stderr.as_str()), (Some(0), ""));
+        let expected: Vec<String> = (0..VALUES.len()).map(expected).collect();
+        assert_eq!(stdout.lines().collect::<Vec<_>>(), expected);
+    };
+    let line = |index: usize, value: &str, source: &str| {
+        let key = VALUES[index].0;
+        let is_secret = ["admin_token", "metrics_password"].contains(&key);
+        let value = if is_secret { "***" } else { value };
+        format!("{key} = {value}  ({source})")
+    };
+    let settings = settings();
+    check(&[], &[], &|index| {
+        line(index, VALUES[index].1, &format!("{file}:{}", index + 1))
+    });
+    check(&[], &env, &|index| {
+        line(index, VALUES[index].2, env[index].0)
+    });
+    check(&flags, &env, &|index| {
+        line(index, VALUES[index].1, &settings[index].flag())
+    });
+    check(&flags, &[], &|index| {
+        line(index, VALUES[index].1, &settings[index].flag())
+    });
+}
+
+#[test]
+fn where_the_file_is_looked_for() {
+    let dir = TempDir::new().expect("a temporary directory can be made");
+    let put = |below: &str, text: &str| {
+        let path = dir.path().join(below);
+        fs::create_dir_all(path.parent().expect("it is below")).expect("directories can be made");
+        fs::write(&path, text).expect("the directory can be written");
+        path.to_str().expect("its path is text").to_owned()
+    };
+    let xdg = put("xdg/netwatch-server/config.toml", "port = 1");
+    let home = put(
+        "home/.config/netwatch-server/config.toml",
+        "port = 2\nworkers = 2",
+    );
+    let named = put("named", "\n\nport = 3");
+    let at = |name: &str| {
+        dir.path()
+            .join(name)
+            .to_str()
+            .expect("its path is text")
+            .to_owned()
+    };
+    let check = |args: &[&str], env: &[(&str, &str)], port: &str, workers: &str| {
+        let args = [&["--check-config"], args].concat();
+        let Run {
+            code,
+            stdout,
+            stderr,
+        } = run(&args, env);
+        assert_eq!((code, stderr.as_str()), (Some(0), ""));
+        let lines: Vec<&str> = stdout.lines().collect();
+        assert!(lines.contains(&port), "{port:?} in {stdout}");
+        assert!(lines.contains(&workers), "{workers:?} in {stdout}");
+    };
+    let (xdg_home, user_home) = (at("xdg"), at("home"));
+    let xdg_env = ("XDG_CONFIG_HOME", xdg_home.as_str());
+    let home_env = ("HOME", user_home.as_str());
+    let default = "workers = all  (default)";
+    let of_xdg = format!("port = 1  ({xdg}:1)");
+    check(&[], &[xdg_env], &of_xdg, default);
+    // One file: what the first does not say is not taken from the next.
+    check(&[], &[xdg_env, home_env], &of_xdg, default);
+    let of_home = [
+        format!("port = 2  ({home}:1)"),
+        format!("workers = 2  ({home}:2)"),
+    ];
+    // A relative path is no place, whatever is there.
+    for nowhere in ["", "xdg", "."] {
+        let env = [("XDG_CONFIG_HOME", nowhere), home_env];
+        check(&[], &env, &of_home[0], &of_home[1]);
+    }
+    let of_named = format!("port = 3  ({named}:3)");
+    check(
+        &["--config", &named],
+        &[xdg_env, home_env],
+        &of_named,
+        default,
+    );
+    let nothing = ["port = 8080  (default)", default];
+    check(
+        &["--config", "/dev/null"],
+        &[xdg_env],
+        nothing[0],
+        nothing[1],
+    );
+}
+
+#[test]
+fn files_that_are_refused() {
+    let dir = TempDir::new().expect("a temporary directory can be made");
+    let path = dir.path().join("config.toml");
+    let file = path.to_str().expect("its path is text");
+    // At the start, in a check of it, and by a command that needs a setting; `F` is the file.
+    let check = |message: &str| {
+        for (args, code) in [(&[][..], 1), (&["--check-config"], 1), (&["verify"], 2)] {
+            let args = [&["--config", file], args].concat();
+            let lines = message
+                .lines()
+                .map(|line| format!("netwatch-server: {line}\n"));
+            let expected = Run {
+                code: Some(code),
+                stdout: String::new(),
+                stderr: lines.collect::<String>().replace("{F}", file),
+            };
+            assert_eq!(run(&args, &[]), expected);
+        }
+    };
+    check("cannot read the configuration file {F}: No such file or directory (os error 2)");
+    fs::create_dir(&path).expect("a directory can be made");
+    check("cannot read the configuration file {F}: it is not a file");
+    fs::remove_dir(&path).expect("it is ours");
+
+    let check = |text: &[u8], message: &str| {
+        fs::write(&path, text).expect("the directory can be written");
+        check(message);
+    };
+    // As long as a file may be it is read.
+    let long = "#".repeat(65_536);
+    let text = format!("port=x\n{}", &long[7..]);
+    check(
+        text.as_bytes(),
+        "port: not TOML: string values must be quoted, expected literal string (from {F}:1:6)",
+    );
+    let text = format!("{text}#");
+    check(
+        text.as_bytes(),
+        "the configuration file {F} exceeds 65536 bytes",
+    );
+    check(
+        b"port = 1\ndata_dir = '/srv/caf\xe9'",
+        "expected UTF-8 text, found byte 0xe9 (from {F}:2:21)",
+    );
+    check(
+        b"port = 8080\nport = 8081\n",
+        "port: not TOML: duplicate key (from {F}:2:1)",
+    );
+    check(
+        b"\n# seconds\nflush_secs = 0\n",
+        "flush_secs: expected 1s to 1h, found \"0\" (from {F}:3)",
+    );
+    check(
+        b"flush_sec = 60\n",
+        "flush_sec: no such setting, did you mean `flush_secs`? (from {F}:1)",
+    );
+    check(
+        b"flush_secs = 0.5\n",
+        "flush_secs: expected 1s to 1h, found a float (from {F}:1)",
+    );
+    check(
+        b"admin_token = 's3cret'\n",
+        "admin_token: expected none or 16 to 256 characters of a token68, \
+         found \"***\" (from {F}:1)",
+    );
+    check(
+        b"workers = 0\nprot = 1\n[server]\nport = 1\n",
+        "prot: no such setting, did you mean `port`? (from {F}:2)\n\
+         server: no such setting (from {F}:3)\n\
+         workers: expected all or 1 to 1024, found \"0\" (from {F}:1)",
+    );
+}
+
 /// `verify` needs the settings only to know where to look.
 #[test]
 fn verify_of_a_named_directory_minds_no_settings() {
@@ -239,6 +482,13 @@ fn verify_of_a_named_directory_minds_no_settings() {
     };
     let settings = [("DATA_DIR", dir), ("PORT", "x")];
     assert_eq!(run(&["verify"], &settings), unchecked);
+    let file = Path::new(dir).join("config.toml");
+    fs::write(&file, format!("data_dir = {dir:?}")).expect("the directory can be written");
+    let file = file.to_str().expect("its path is text");
+    assert_eq!(run(&["--config", file, "verify"], &[]), sound);
+    // Nor is a file that is not there missed.
+    let nowhere = format!("{dir}/nowhere");
+    assert_eq!(run(&["--config", &nowhere, "verify", dir], &[]), sound);
 }
 
 /// A reader that has gone, as `head` does, has seen what it wanted. A disk that is full has not.
@@ -316,6 +566,20 @@ fn refuses_to_start(driver: Driver, settings: &[(&str, &str)], message: &str) {
         (&last["level"], &last["message"], &last["error"]),
         (&"ERROR".into(), &"ended".into(), &message.into())
     );
+}
+
+fn a_server_is_set_up_by_a_file(driver: Driver) {
+    let dir = TempDir::new().expect("a temporary directory can be made");
+    let path = dir.path().join("netwatch-server/config.toml");
+    fs::create_dir(path.parent().expect("it is below")).expect("a directory can be made");
+    fs::write(&path, "rate_per_ip = '1/h'\nack = 'buffered'").expect("it can be written");
+    let dir = dir.path().to_str().expect("its path is text");
+    let server = Server::start(driver, &[("XDG_CONFIG_HOME", dir), ("ACK", "written")]);
+    assert_eq!(server.wait_for_event("started")["ack"], "written");
+    let report = br#"{"clientId":"c","timestamp":"t","hosts":[]}"#;
+    let mut client = server.connect();
+    assert_eq!(client.exchange(&post(report)).status, 200);
+    assert_eq!(client.exchange(&post(report)).status, 429);
 }
 
 fn a_directory_has_one_server(driver: Driver) {

@@ -85,10 +85,17 @@ impl Driver {
     }
 }
 
+/// Has an empty configuration file, which keeps servers from looking for one in /etc.
+const EMPTY_CONFIG: (&str, &str) = (
+    "XDG_CONFIG_HOME",
+    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/config"),
+);
+
 /// The binary, in an environment that holds nothing of the caller's.
 pub(crate) fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_netwatch-server"));
     command.env_clear().env("RUST_BACKTRACE", "1");
+    command.env(EMPTY_CONFIG.0, EMPTY_CONFIG.1);
     command.stdin(Stdio::null());
     command
 }
@@ -177,6 +184,8 @@ impl Server {
         settings: &[(&str, &str)],
     ) -> Server {
         command
+            // Again: what wraps the binary's command brings an environment of its own.
+            .env(EMPTY_CONFIG.0, EMPTY_CONFIG.1)
             .env("HOST", "127.0.0.1")
             .env("PORT", "0")
             .env("ADMIN_ADDR", "127.0.0.1:0")
