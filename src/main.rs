@@ -8,7 +8,7 @@ use std::process;
 use argh::FromArgs;
 use indicatif::ProgressBar;
 use netwatch_server::command::{Command, Verify};
-use netwatch_server::config::{Config, ConfigError, Flags, Sources};
+use netwatch_server::config::{ConfigError, Effective, Flags, Sources};
 use netwatch_server::log::{self, Log};
 use netwatch_server::server::{self, Surroundings};
 use netwatch_server::systemd;
@@ -66,15 +66,19 @@ fn run(flags: &Flags) -> i32 {
         }
     };
     if flags.check_config {
+        if let Some(exposed) = &effective.exposed {
+            complain(format!("warning: {exposed}"));
+        }
         for setting in effective.resolved {
             print(setting);
         }
         return 0;
     }
-    serve(&effective.config)
+    serve(&effective)
 }
 
-fn serve(config: &Config) -> i32 {
+fn serve(effective: &Effective) -> i32 {
+    let config = &effective.config;
     // Before there is another thread: it changes the environment.
     let inherited = match systemd::inherited_listeners() {
         Ok(inherited) => inherited,
@@ -86,6 +90,14 @@ fn serve(config: &Config) -> i32 {
         }
     };
     let log = Log::install(config.log_format, log::level(config));
+    if let Some(exposed) = &effective.exposed {
+        tracing::warn!(
+            file = %exposed.path.display(),
+            mode = format!("{:04o}", exposed.mode),
+            settings = exposed.keys.join(","),
+            "secrets can be read by every user"
+        );
+    }
     let surroundings = Surroundings {
         inherited,
         log: &log,

@@ -17,7 +17,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -78,6 +78,8 @@ impl Location {
 #[derive(Debug)]
 pub(super) struct File {
     pub(super) path: Arc<Path>,
+    /// The bits of its permissions (inode(7)).
+    pub(super) mode: u32,
     /// In the order of the file, no two with the same key.
     pub(super) entries: Vec<Entry>,
 }
@@ -114,15 +116,19 @@ impl Entry {
 impl File {
     fn read(path: &Path) -> Result<File, Vec<ConfigError>> {
         let path: Arc<Path> = Arc::from(path);
-        let bytes = match read_bytes(&path) {
-            Ok(bytes) => bytes,
+        let (bytes, mode) = match read_bytes(&path) {
+            Ok(read) => read,
             Err(source) => return Err(vec![ConfigError::Unreadable { path, source }]),
         };
         if bytes.len() > FILE_BYTES_MAX {
             return Err(vec![ConfigError::TooLong { path }]);
         }
         let entries = parse(&path, &bytes)?;
-        Ok(File { path, entries })
+        Ok(File {
+            path,
+            mode,
+            entries,
+        })
     }
 
     /// The entry with this key.
@@ -139,10 +145,11 @@ impl File {
     }
 }
 
-/// At most one byte more than a file may have.
-fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
+/// At most one byte more than a file may have, and the file's permissions.
+fn read_bytes(path: &Path) -> io::Result<(Vec<u8>, u32)> {
     // A pipe would keep the start waiting for its writer. A device is let through for /dev/null.
-    let kind = fs::metadata(path)?.file_type();
+    let metadata = fs::metadata(path)?;
+    let kind = metadata.file_type();
     if !(kind.is_file() || kind.is_char_device()) {
         return Err(io::Error::other("it is not a file"));
     }
@@ -150,7 +157,7 @@ fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
     let file = fs::File::open(path)?;
     file.take(FILE_BYTES_MAX as u64 + 1)
         .read_to_end(&mut bytes)?;
-    Ok(bytes)
+    Ok((bytes, metadata.permissions().mode() & 0o7777))
 }
 
 /// The entries of a document, in its order.

@@ -37,6 +37,31 @@ pub struct Effective {
     pub config: Config,
     /// One entry a setting, in the order of [`settings`].
     pub resolved: Vec<Resolved>,
+    /// A warning. No reason to refuse: a container or a package manager may leave no other way.
+    pub exposed: Option<Exposed>,
+}
+
+/// A configuration file with secrets that every user of the machine can read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exposed {
+    /// The file.
+    pub path: Arc<Path>,
+    /// Its permissions: at least `0o004`.
+    pub mode: u32,
+    /// The settings that are secrets, at least one, in effect or not.
+    pub keys: Vec<&'static str>,
+}
+
+impl fmt::Display for Exposed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { path, mode, keys } = self;
+        let keys = keys.join(" and ");
+        let path = path.display();
+        write!(
+            f,
+            "{path} holds {keys}, and every user can read it (mode {mode:04o})"
+        )
+    }
 }
 
 impl Sources {
@@ -86,6 +111,7 @@ impl Sources {
         match problems.is_empty() {
             true => Ok(Effective {
                 config,
+                exposed: layers.exposed(),
                 resolved: layers.resolved,
             }),
             false => Err(problems),
@@ -154,6 +180,8 @@ impl fmt::Display for Resolved {
 pub(super) struct Layers<'a> {
     env: &'a BTreeMap<String, OsString>,
     file: Option<File>,
+    /// The keys of secrets that the file holds.
+    secrets: Vec<&'static str>,
     pub(super) resolved: Vec<Resolved>,
     pub(super) problems: Vec<ConfigError>,
 }
@@ -163,6 +191,7 @@ impl Layers<'_> {
         Layers {
             env,
             file,
+            secrets: Vec::new(),
             resolved: Vec::new(),
             problems: Vec::new(),
         }
@@ -176,11 +205,18 @@ impl Layers<'_> {
         flag: Option<&str>,
         default: &'static str,
     ) -> Option<D::Value> {
+        let in_file = self.read_file(key, D::IS_LIST);
+        if D::IS_SECRET
+            && let Some((Found::Text(text), _)) = &in_file
+            && text != default
+        {
+            self.secrets.push(key);
+        }
         let (found, source) = if let Some(text) = flag {
             (Found::Text(OsString::from(text)), Source::Flag)
         } else if let Some(text) = self.env.get(&env_name(key)) {
             (Found::Text(text.clone()), Source::Environment)
-        } else if let Some(answer) = self.read_file(key, D::IS_LIST) {
+        } else if let Some(answer) = in_file {
             answer
         } else {
             (Found::Text(OsString::from(default)), Source::Default)
@@ -219,6 +255,16 @@ impl Layers<'_> {
         let file = self.file.as_ref()?;
         let entry = file.entry(key)?;
         Some((entry.found(takes_list), file.source(entry)))
+    }
+
+    fn exposed(&self) -> Option<Exposed> {
+        let file = self.file.as_ref()?;
+        let is_public = file.mode & 0o004 != 0;
+        (is_public && !self.secrets.is_empty()).then(|| Exposed {
+            path: Arc::clone(&file.path),
+            mode: file.mode,
+            keys: self.secrets.clone(),
+        })
     }
 
     fn refuse_unknown_keys(&mut self) {

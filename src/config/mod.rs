@@ -34,7 +34,7 @@ use self::domain::{
 };
 pub use self::error::{ConfigError, Found, Position};
 pub use self::file::FILE_BYTES_MAX;
-pub use self::layers::{Effective, Resolved, Source, Sources};
+pub use self::layers::{Effective, Exposed, Resolved, Source, Sources};
 use self::layers::{Layers, env_name, flag_name};
 use crate::api::cors::Origins;
 use crate::api::forwarded::TrustedProxies;

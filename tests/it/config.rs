@@ -1,7 +1,7 @@
 //! Settings as an operator gives them, and a server that cannot start says why.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
@@ -273,7 +273,10 @@ fn each_layer_hides_those_below() {
         .map(|row| format!("{} = {:?}", row.0, row.1))
         .collect();
     fs::write(&path, text.join("\n")).expect("the directory can be written");
-    let env: Vec<(String, &str)> = { VALUES.iter() }
+    // No warning of the secrets in it.
+    fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("the file is ours");
+    let env: Vec<(String, &str)> = VALUES
+        .iter()
         .map(|row| (row.0.to_ascii_uppercase(), row.2))
         .collect();
     let env: Vec<(&str, &str)> = env
@@ -463,6 +466,43 @@ fn files_that_are_refused() {
     );
 }
 
+#[test]
+fn secrets_that_every_user_can_read() {
+    let dir = TempDir::new().expect("a temporary directory can be made");
+    let path = dir.path().join("config.toml");
+    let file = path.to_str().expect("its path is text");
+    let check = |mode: u32, text: &str, env: &[(&str, &str)], warning: &str| {
+        fs::write(&path, text).expect("the directory can be written");
+        fs::set_permissions(&path, Permissions::from_mode(mode)).expect("the file is ours");
+        let Run { code, stderr, .. } = run(&["--config", file, "--check-config"], env);
+        let expected = match warning {
+            "" => String::new(),
+            _ => format!("netwatch-server: warning: {file} holds {warning}\n"),
+        };
+        assert_eq!((code, stderr), (Some(0), expected), "{mode:o} {text}");
+    };
+    let token = "admin_token = '0123456789abcdef'";
+    let all = format!("{token}\nmetrics_username = 'u'\nmetrics_password = 'p'");
+    let public = "admin_token, and every user can read it (mode 0644)";
+    check(0o644, token, &[], public);
+    check(
+        0o604,
+        &all,
+        &[],
+        "admin_token and metrics_password, and every user can read it (mode 0604)",
+    );
+    // It is there for all to read, though another one is in effect.
+    check(0o644, token, &[("ADMIN_TOKEN", "fedcba9876543210")], public);
+    check(0o640, &all, &[], "");
+    check(0o644, "port = 1\nadmin_token = 'none'", &[], "");
+    check(
+        0o644,
+        "metrics_username = 'none'",
+        &[("ADMIN_TOKEN", "fedcba9876543210")],
+        "",
+    );
+}
+
 /// `verify` needs the settings only to know where to look.
 #[test]
 fn verify_of_a_named_directory_minds_no_settings() {
@@ -572,10 +612,18 @@ fn a_server_is_set_up_by_a_file(driver: Driver) {
     let dir = TempDir::new().expect("a temporary directory can be made");
     let path = dir.path().join("netwatch-server/config.toml");
     fs::create_dir(path.parent().expect("it is below")).expect("a directory can be made");
-    fs::write(&path, "rate_per_ip = '1/h'\nack = 'buffered'").expect("it can be written");
+    let text = "rate_per_ip = '1/h'\nack = 'buffered'\nadmin_token = '0123456789abcdef'\n";
+    fs::write(&path, text).expect("the directory can be written");
+    fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("the file is ours");
     let dir = dir.path().to_str().expect("its path is text");
     let server = Server::start(driver, &[("XDG_CONFIG_HOME", dir), ("ACK", "written")]);
     assert_eq!(server.wait_for_event("started")["ack"], "written");
+    let warning = server.wait_for_event("secrets can be read by every user");
+    assert_eq!(warning["file"], path.to_str().expect("its path is text"));
+    assert_eq!(
+        (&warning["mode"], &warning["settings"]),
+        (&"0644".into(), &"admin_token".into())
+    );
     let report = br#"{"clientId":"c","timestamp":"t","hosts":[]}"#;
     let mut client = server.connect();
     assert_eq!(client.exchange(&post(report)).status, 200);
