@@ -74,10 +74,10 @@ fn run(flags: &Flags) -> i32 {
         }
         return 0;
     }
-    serve(&effective)
+    serve(&sources, &effective)
 }
 
-fn serve(effective: &Effective) -> i32 {
+fn serve(sources: &Sources, effective: &Effective) -> i32 {
     let config = &effective.config;
     // Before there is another thread: it changes the environment.
     let inherited = match systemd::inherited_listeners() {
@@ -99,10 +99,11 @@ fn serve(effective: &Effective) -> i32 {
         );
     }
     let surroundings = Surroundings {
+        sources,
         inherited,
         log: &log,
     };
-    match server::run(config, surroundings) {
+    match server::run(effective, surroundings) {
         Ok(()) => 0,
         Err(error) => {
             tracing::error!(error = %chain(&error), "ended");

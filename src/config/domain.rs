@@ -243,6 +243,10 @@ impl Secret {
     /// What stands for it.
     pub const MASK: &'static str = "***";
 
+    pub(super) fn new(value: &str) -> Secret {
+        Secret(String::from(value))
+    }
+
     /// The value itself, to compare with.
     pub fn expose(&self) -> &str {
         &self.0
@@ -269,7 +273,7 @@ impl Domain for Tokens {
         let stem = text.trim_end_matches('=');
         let is_taken = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
         let is_token = !stem.is_empty() && stem.bytes().all(is_taken);
-        (is_token && TOKEN_CHARS.contains(&text.len())).then(|| Secret(String::from(text)))
+        (is_token && TOKEN_CHARS.contains(&text.len())).then(|| Secret::new(text))
     }
 
     fn spell(&self, _: &Secret) -> String {
@@ -314,7 +318,7 @@ impl Domain for Passwords {
     const IS_SECRET: bool = true;
 
     fn parse(&self, text: &str, _: &Source) -> Option<Secret> {
-        is_credential(text).then(|| Secret(String::from(text)))
+        is_credential(text).then(|| Secret::new(text))
     }
 
     fn spell(&self, _: &Secret) -> String {

@@ -167,11 +167,22 @@ pub struct Resolved {
     pub value: String,
     /// Where the value comes from.
     pub source: Source,
+    /// The value in its one spelling, secret or not.
+    identity: Secret,
+}
+
+impl Resolved {
+    /// Whether both settings have the same value, which `value` does not tell of secrets.
+    pub(super) fn is_same_value(&self, other: &Resolved) -> bool {
+        self.identity == other.identity
+    }
 }
 
 impl fmt::Display for Resolved {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { key, value, source } = self;
+        let Self {
+            key, value, source, ..
+        } = self;
         write!(f, "{key} = {value}  ({})", source.name(key))
     }
 }
@@ -228,9 +239,11 @@ impl Layers<'_> {
                 Some(utf8) => match domain.parse(utf8, &source) {
                     None => domain.range(),
                     Some(value) => {
+                        let spelled = domain.spell(&value);
                         self.resolved.push(Resolved {
                             key,
-                            value: domain.spell(&value),
+                            identity: Secret::new(if D::IS_SECRET { utf8 } else { &spelled }),
+                            value: spelled,
                             source,
                         });
                         return Some(value);

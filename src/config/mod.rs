@@ -1,6 +1,6 @@
 //! Settings: flags, environment, a file and defaults become one checked [`Config`].
 //!
-//! Each setting is one row of `settings!` below: its help, key, type, default and range. The row
+//! Each setting is one row of `settings!` below: its help, key, type, default, range and reload. The row
 //! makes the field of [`Flags`], the field of [`Config`] and the entry of [`settings`]; the key is its
 //! name in the file and spells the other two, so `flush_secs` is `FLUSH_SECS` and `--flush-secs`.
 //! [`Sources`] says which layer decides.
@@ -19,6 +19,7 @@ mod domain;
 mod error;
 mod file;
 mod layers;
+mod reload;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -36,6 +37,7 @@ pub use self::error::{ConfigError, Found, Position};
 pub use self::file::FILE_BYTES_MAX;
 pub use self::layers::{Effective, Exposed, Resolved, Source, Sources};
 use self::layers::{Layers, env_name, flag_name};
+pub use self::reload::{Change, Reload, changes};
 use crate::api::cors::Origins;
 use crate::api::forwarded::TrustedProxies;
 use crate::command::Command;
@@ -49,17 +51,18 @@ pub const WORKERS_MAX: usize = 1024;
 
 /// Turns the rows into [`Flags`], [`Config`], [`Config::read`] and [`settings`].
 ///
-/// A row is `key: type = default, domain;` under its help. argh takes the help as a literal only,
+/// A row is `key: type = default, domain, reload;` under its help. argh takes the help as a literal only,
 /// so the bracketed end that repeats name, range and default is written out; a test compares it.
 macro_rules! settings {
     (
         options: $(
             $(#[doc = $help:tt])+
-            $key:ident: $value:ty = $default:literal, $domain:expr;
+            $key:ident: $value:ty = $default:literal, $domain:expr, $reload:ident;
         )+
         switches: $(
             $(#[doc = $switch_help:tt])+
-            $switch:ident: $switch_value:ty = $switch_default:literal, $switch_domain:expr;
+            $switch:ident: $switch_value:ty = $switch_default:literal, $switch_domain:expr,
+                $switch_reload:ident;
         )+
     ) => {
         /// Receives NetWatch reports over HTTP and keeps them as compressed JSON lines.
@@ -125,12 +128,14 @@ macro_rules! settings {
                     default: $default,
                     range: $domain.range(),
                     help: concat!($($help),+).trim_ascii(),
+                    reload: Reload::$reload,
                 }, )+
                 $( Setting {
                     key: stringify!($switch),
                     default: $switch_default,
                     range: $switch_domain.range(),
                     help: concat!($($switch_help),+).trim_ascii(),
+                    reload: Reload::$switch_reload,
                 }, )+
             ]
         }
@@ -141,116 +146,116 @@ settings! {
 options:
     /// addresses to listen on
     /// (HOST; up to 16 different IP addresses with commas between; default 0.0.0.0,::)
-    host: Host = "0.0.0.0,::", Addresses;
+    host: Host = "0.0.0.0,::", Addresses, Restart;
 
     /// public port, 0 for any free one
     /// (PORT; 0 to 65535; default 8080)
-    port: u16 = "8080", Integers(0..=u16::MAX);
+    port: u16 = "8080", Integers(0..=u16::MAX), Restart;
 
     /// address of metrics and of reading back, `off` for none; beyond loopback it needs ADMIN_TOKEN
     /// (ADMIN_ADDR; off or an IP address with a port; default 127.0.0.1:8081)
-    admin_addr: Option<SocketAddr> = "127.0.0.1:8081", Or("off", SocketAddresses);
+    admin_addr: Option<SocketAddr> = "127.0.0.1:8081", Or("off", SocketAddresses), Restart;
 
     /// bearer token that every request to ADMIN_ADDR has to bring
     /// (ADMIN_TOKEN; none or 16 to 256 characters of a token68; default none)
-    admin_token: Option<Secret> = "none", Or("none", Tokens);
+    admin_token: Option<Secret> = "none", Or("none", Tokens), Live;
 
     /// user for basic authentication at /metrics
     /// (METRICS_USERNAME; none or 1 to 256 printable characters, no colon; default none)
-    metrics_username: Option<String> = "none", Or("none", UserNames);
+    metrics_username: Option<String> = "none", Or("none", UserNames), Live;
 
     /// password of that user
     /// (METRICS_PASSWORD; none or 1 to 256 printable characters; default none)
-    metrics_password: Option<Secret> = "none", Or("none", Passwords);
+    metrics_password: Option<Secret> = "none", Or("none", Passwords), Live;
 
     /// directory that holds the segments
     /// (DATA_DIR; a path; default ./data/reports)
-    data_dir: PathBuf = "./data/reports", Paths;
+    data_dir: PathBuf = "./data/reports", Paths, Restart;
 
     /// what a report's 200 promises: synced to disk, written to the kernel, or held in memory
     /// (ACK; durable, written or buffered; default durable)
-    ack: Ack = "durable", Words(Ack::WORDS);
+    ack: Ack = "durable", Words(Ack::WORDS), Restart;
 
     /// origins whose pages may post, with commas between, as browsers spell them
     /// (CORS_ORIGINS; any or up to 64 origins; default any)
-    cors_origins: Origins = "any", OriginLists;
+    cors_origins: Origins = "any", OriginLists, Live;
 
     /// requests for reports that one address may make, an IPv6 one as its /64; each report of a batch counts
     /// (RATE_PER_IP; off or 1 to 1000000 with /s, /m or /h; default off)
-    rate_per_ip: Option<Rate> = "off", Or("off", Rates);
+    rate_per_ip: Option<Rate> = "off", Or("off", Rates), Live;
 
     /// connections that one address may keep open, an IPv6 one as its /64
     /// (CONNECTIONS_PER_IP; 1 to 1000000; default 4096)
-    connections_per_ip: u32 = "4096", Integers(1..=1_000_000);
+    connections_per_ip: u32 = "4096", Integers(1..=1_000_000), Live;
 
     /// networks of proxies whose Forwarded or X-Forwarded-For is believed, with commas between
     /// (TRUSTED_PROXIES; none or up to 64 networks; default none)
-    trusted_proxies: TrustedProxies = "none", NetworkLists;
+    trusted_proxies: TrustedProxies = "none", NetworkLists, Live;
 
     /// bytes of lines at which a segment is sealed
     /// (FLUSH_BYTES; 1KiB to 1GiB; default 10MiB)
-    flush_bytes: u64 = "10MiB", Sizes(KIB..=GIB);
+    flush_bytes: u64 = "10MiB", Sizes(KIB..=GIB), Restart;
 
     /// time from its first line to the seal of a segment
     /// (FLUSH_SECS; 1s to 1h; default 60s)
-    flush_secs: Duration = "60s", Times(1..=3600);
+    flush_secs: Duration = "60s", Times(1..=3600), Restart;
 
     /// zstd level, 0 for zstd's own default
     /// (COMPRESSION_LEVEL; -7 to 19; default 1)
-    compression_level: i32 = "1", Integers(-7..=19);
+    compression_level: i32 = "1", Integers(-7..=19), Restart;
 
     /// worker threads, one to a CPU; `all` takes every CPU the process may run on
     /// (WORKERS; all or 1 to 1024; default all)
-    workers: Option<usize> = "all", Or("all", Integers(1..=WORKERS_MAX));
+    workers: Option<usize> = "all", Or("all", Integers(1..=WORKERS_MAX)), Restart;
 
     /// bytes a worker holds that are not committed yet; beyond, reports get 503
     /// (SHARD_BYTES_MAX; 2MiB to 16GiB; default 64MiB)
-    shard_bytes_max: u64 = "64MiB", Sizes(2 * MIB..=16 * GIB);
+    shard_bytes_max: u64 = "64MiB", Sizes(2 * MIB..=16 * GIB), Restart;
 
     /// free disk space below which reports get 503
     /// (MIN_FREE_BYTES; 0 to 1TiB; default 256MiB)
-    min_free_bytes: u64 = "256MiB", Sizes(0..=TIB);
+    min_free_bytes: u64 = "256MiB", Sizes(0..=TIB), Live;
 
     /// time from its last line after which a sealed segment is removed
     /// (RETENTION_AGE; none or 60s to 36500d; default none)
-    retention_age: Option<Duration> = "none", Or("none", Times(60..=36_500 * DAY_SECS));
+    retention_age: Option<Duration> = "none", Or("none", Times(60..=36_500 * DAY_SECS)), Live;
 
     /// bytes of sealed segments beyond which the oldest are removed
     /// (RETENTION_BYTES; none or 1MiB to 1024TiB; default none)
-    retention_bytes: Option<u64> = "none", Or("none", Sizes(MIB..=1024 * TIB));
+    retention_bytes: Option<u64> = "none", Or("none", Sizes(MIB..=1024 * TIB)), Live;
 
     /// time a client has to send a request head
     /// (HEAD_SECS; 1s to 5m; default 10s)
-    head_secs: Duration = "10s", Times(1..=300);
+    head_secs: Duration = "10s", Times(1..=300), Live;
 
     /// time a client has to send a request body
     /// (BODY_SECS; 1s to 1h; default 30s)
-    body_secs: Duration = "30s", Times(1..=3600);
+    body_secs: Duration = "30s", Times(1..=3600), Live;
 
     /// bytes that a body has to bring for each second beyond BODY_SECS
     /// (BODY_RATE_MIN; 64 to 1GiB; default 16KiB)
-    body_rate_min: u64 = "16KiB", Sizes(64..=GIB);
+    body_rate_min: u64 = "16KiB", Sizes(64..=GIB), Live;
 
     /// time a connection may stay open between requests
     /// (IDLE_SECS; 1s to 1h; default 60s)
-    idle_secs: Duration = "60s", Times(1..=3600);
+    idle_secs: Duration = "60s", Times(1..=3600), Live;
 
     /// time a client has to take a response
     /// (WRITE_SECS; 1s to 1h; default 30s)
-    write_secs: Duration = "30s", Times(1..=3600);
+    write_secs: Duration = "30s", Times(1..=3600), Live;
 
     /// time open requests have to end at shutdown
     /// (SHUTDOWN_SECS; 0s to 5m; default 5s)
-    shutdown_secs: Duration = "5s", Times(0..=300);
+    shutdown_secs: Duration = "5s", Times(0..=300), Live;
 
     /// form of log lines; `auto` is text on a terminal and JSON elsewhere
     /// (LOG_FORMAT; auto, json or text; default auto)
-    log_format: LogFormat = "auto", Words(LogFormat::WORDS);
+    log_format: LogFormat = "auto", Words(LogFormat::WORDS), Restart;
 
 switches:
     /// log debug events as well
     /// (DEBUG; true or false; default false)
-    debug: bool = "false", Bools;
+    debug: bool = "false", Bools, Live;
 }
 
 impl Config {
@@ -364,6 +369,8 @@ pub struct Setting {
     pub range: String,
     /// The line of `--help`; it ends in `(FLUSH_SECS; 1s to 1h; default 60s)`.
     pub help: &'static str,
+    /// Whether it can change while the server runs.
+    pub reload: Reload,
 }
 
 impl Setting {
@@ -804,6 +811,7 @@ mod tests {
                 default,
                 range,
                 help,
+                ..
             } = setting;
             assert_eq!(resolved.key, *key);
             // A default is written as its value is spelled.

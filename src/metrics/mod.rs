@@ -38,7 +38,7 @@ use crate::time::{Now, Timestamp};
 
 /// Where the numbers come from.
 #[derive(Clone, Debug)]
-pub struct Sources {
+pub struct Inputs {
     /// Of each core, by index.
     pub cores: Vec<Arc<CoreMetrics>>,
     /// Of all cores.
@@ -75,10 +75,10 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// With these sources.
-    pub fn new(sources: Sources) -> Metrics {
+    /// With these inputs.
+    pub fn new(inputs: Inputs) -> Metrics {
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(sources));
+        registry.register_collector(Box::new(inputs));
         Metrics { registry }
     }
 
@@ -179,7 +179,7 @@ fn family(
     samples(&mut Samples { encoder, family })
 }
 
-impl Collector for Sources {
+impl Collector for Inputs {
     fn encode(&self, mut out: DescriptorEncoder<'_>) -> fmt::Result {
         let out = &mut out;
         self.encode_requests(out)?;
@@ -192,7 +192,7 @@ impl Collector for Sources {
     }
 }
 
-impl Sources {
+impl Inputs {
     /// One sample for each core.
     fn per_core(
         &self,

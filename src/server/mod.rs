@@ -29,14 +29,14 @@ use signal_hook::iterator::Signals;
 pub use self::sockets::Owner;
 use crate::admin::{self, Admin};
 use crate::api::status;
-use crate::config::Config;
+use crate::config::{Config, Effective, Sources};
 use crate::disk::{Fs, OpenError};
 use crate::health::{Health, Verdict};
 use crate::limit::ConnectionCounts;
 use crate::live::{Live, LiveSettings, ms};
 use crate::log::Log;
 use crate::metrics::core::CoreMetrics;
-use crate::metrics::{Metrics, Reloads, Sources};
+use crate::metrics::{Inputs, Metrics, Reloads};
 use crate::rt::{Driver, Panicked};
 use crate::salvage::{self, Tally};
 use crate::segment::name::CoreIndex;
@@ -165,6 +165,8 @@ enum Event {
 
 /// What the server has of the program around it.
 pub struct Surroundings<'a> {
+    /// Where the settings are read again.
+    pub sources: &'a Sources,
     /// The sockets that the service manager has handed over.
     pub inherited: Vec<TcpListener>,
     /// Where events go.
@@ -176,7 +178,8 @@ pub struct Surroundings<'a> {
 /// # Errors
 ///
 /// It could not start, or a worker died.
-pub fn run(config: &Config, surroundings: Surroundings<'_>) -> Result<(), RunError> {
+pub fn run(effective: &Effective, surroundings: Surroundings<'_>) -> Result<(), RunError> {
+    let config = &effective.config;
     let started = worker::now();
     let (events, inbox) = mpsc::channel();
     watch_signals(events.clone()).map_err(setup_error("signals"))?;
@@ -244,7 +247,7 @@ pub fn run(config: &Config, surroundings: Surroundings<'_>) -> Result<(), RunErr
     };
     if supervisor.wait_until_ready() {
         let admin = admin_listener.as_ref().map(|(_, address)| address);
-        let metrics = Metrics::new(Sources {
+        let metrics = Metrics::new(Inputs {
             cores,
             health,
             driver,

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Stdio};
 
-use netwatch_server::config::settings;
+use netwatch_server::config::{Reload, Setting, settings};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -64,25 +64,34 @@ fn version_is_the_packages() {
 #[test]
 fn the_settings_table_of_the_readme() {
     let readme = include_str!("../../README.md");
-    let rows: BTreeSet<[String; 4]> = readme
+    let rows: BTreeSet<[String; 5]> = readme
         .lines()
         .filter_map(|line| {
             let mut cells = line.strip_prefix("| ")?.split(" | ");
             let (env, flag) = cells.next()?.split_once(", ")?;
             let (env, flag) = (unquote(env)?, unquote(flag)?);
-            let (default, range) = (cells.next()?, cells.next()?);
+            let (default, range, reload) = (cells.next()?, cells.next()?, cells.next()?);
             flag.starts_with("--")
-                .then(|| [env, flag, default, range].map(str::to_owned))
+                .then(|| [env, flag, default, range, reload].map(str::to_owned))
         })
         .collect();
-    let expected: BTreeSet<[String; 4]> = settings()
+    let expected: BTreeSet<[String; 5]> = settings()
         .into_iter()
         .map(|setting| {
             let (env, flag) = (setting.env(), setting.flag());
-            [env, flag, setting.default.to_owned(), setting.range]
+            let reload = reload(&setting);
+            [env, flag, setting.default.to_owned(), setting.range, reload]
         })
         .collect();
     assert_eq!(rows, expected);
+}
+
+/// As README spells it.
+fn reload(setting: &Setting) -> String {
+    match setting.reload {
+        Reload::Live => "live".to_owned(),
+        Reload::Restart => "restart".to_owned(),
+    }
 }
 
 fn unquote(text: &str) -> Option<&str> {
