@@ -16,6 +16,7 @@ rustPlatform.buildRustPackage {
       ../README.md
       ../benches
       ../clippy.toml
+      ../deploy
       ../src
       ../tests
     ];

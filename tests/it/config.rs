@@ -86,6 +86,68 @@ fn the_settings_table_of_the_readme() {
     assert_eq!(rows, expected);
 }
 
+/// The file that packages install says what the table says, and changes nothing until it is edited.
+#[test]
+fn the_file_to_start_from() {
+    let shipped = include_str!("../../deploy/config.toml");
+    let (head, rows) = shipped
+        .split_once("\n\n")
+        .expect("a head, then the settings");
+    assert!(head.lines().all(|line| line.starts_with('#')), "{head}");
+    let rows: Vec<&str> = rows.trim_end().split("\n\n").collect();
+    let expected: Vec<String> = settings()
+        .into_iter()
+        .map(|setting| {
+            let Setting {
+                key,
+                default,
+                range,
+                help,
+                ..
+            } = &setting;
+            let (help, _) = help.rsplit_once(" (").expect("names stand at the end");
+            // As people would write it.
+            let is_bare = default.parse::<i64>().is_ok() || default.parse::<bool>().is_ok();
+            let quote = if is_bare { "" } else { "\"" };
+            let reload = reload(&setting);
+            format!("# {help}\n# {range}; {reload}\n#{key} = {quote}{default}{quote}")
+        })
+        .collect();
+    assert_eq!(rows, expected);
+
+    let dir = TempDir::new().expect("a temporary directory can be made");
+    let path = dir.path().join("config.toml");
+    let file = path.to_str().expect("its path is text");
+    let check = |text: &str, source: &dyn Fn(&str) -> String| {
+        fs::write(&path, text).expect("the directory can be written");
+        let expected: String = settings()
+            .into_iter()
+            .map(|setting| {
+                let (key, default) = (setting.key, setting.default);
+                format!("{key} = {default}  ({})\n", source(key))
+            })
+            .collect();
+        let expected = Run {
+            code: Some(0),
+            stdout: expected,
+            stderr: String::new(),
+        };
+        assert_eq!(run(&["--config", file, "--check-config"], &[]), expected);
+    };
+    check(shipped, &|_| "default".to_owned());
+    let is_row = |line: &str| line[1..].starts_with(|first: char| first.is_ascii_lowercase());
+    let lines = shipped.lines().map(|line| match line.strip_prefix('#') {
+        Some(row) if is_row(line) => row,
+        _ => line,
+    });
+    let lines: Vec<&str> = lines.collect();
+    check(&lines.join("\n"), &|key| {
+        let start = format!("{key} = ");
+        let index = lines.iter().position(|line| line.starts_with(&start));
+        format!("{file}:{}", index.expect("every setting has a row") + 1)
+    });
+}
+
 /// As README spells it.
 fn reload(setting: &Setting) -> String {
     match setting.reload {
@@ -282,8 +344,6 @@ fn each_layer_hides_those_below() {
         .map(|row| format!("{} = {:?}", row.0, row.1))
         .collect();
     fs::write(&path, text.join("\n")).expect("the directory can be written");
-    // No warning of the secrets in it.
-    fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("the file is ours");
     let env: Vec<(String, &str)> = VALUES
         .iter()
         .map(|row| (row.0.to_ascii_uppercase(), row.2))
