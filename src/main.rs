@@ -8,7 +8,7 @@ use std::process;
 use argh::FromArgs;
 use indicatif::ProgressBar;
 use netwatch_server::command::{Command, Verify};
-use netwatch_server::config::{ConfigError, Effective, Flags, Sources};
+use netwatch_server::config::{ConfigError, Effective, Flags, Sources, nearest_flag};
 use netwatch_server::log::{self, Log};
 use netwatch_server::server::{self, Surroundings};
 use netwatch_server::systemd;
@@ -43,10 +43,20 @@ fn flags() -> Result<Flags, i32> {
             0
         }
         Err(()) => {
-            complain(exit.output.trim_end());
+            complain(explained(exit.output.trim_end()));
             MISUSE
         }
     })
+}
+
+/// What argh says of the arguments, with the flag that may have been meant.
+fn explained(refusal: &str) -> String {
+    let given = refusal.strip_prefix("Unrecognized argument: ");
+    match given.and_then(|given| nearest_flag(given).map(|nearest| (given, nearest))) {
+        None => refusal.to_owned(),
+        Some((given, nearest)) if given == nearest => format!("{refusal} goes before the command"),
+        Some((_, nearest)) => format!("{refusal}, did you mean `{nearest}`?"),
+    }
 }
 
 fn run(flags: &Flags) -> i32 {

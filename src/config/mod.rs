@@ -36,7 +36,7 @@ use self::domain::{
 pub use self::error::{ConfigError, Found, Position};
 pub use self::file::FILE_BYTES_MAX;
 pub use self::layers::{Effective, Exposed, Resolved, Source, Sources};
-use self::layers::{Layers, env_name, flag_name};
+use self::layers::{Layers, env_name, flag_name, nearest};
 pub use self::reload::{Change, Reload, changes};
 use crate::api::cors::Origins;
 use crate::api::forwarded::TrustedProxies;
@@ -256,6 +256,16 @@ switches:
     /// log debug events as well
     /// (DEBUG; true or false; default false)
     debug: bool = "false", Bools, Live;
+}
+
+/// The flag that a misspelled one may have meant; itself, if it is one.
+pub fn nearest_flag(given: &str) -> Option<String> {
+    let given = given.strip_prefix("--")?.split('=').next()?;
+    let given = given.to_ascii_lowercase().replace('-', "_");
+    let settings = settings();
+    let keys = settings.iter().map(|setting| setting.key);
+    let keys = keys.chain(["config", "check_config", "version", "help"]);
+    nearest(&given, keys).map(flag_name)
 }
 
 impl Config {

@@ -647,15 +647,38 @@ fn output_that_nobody_takes() {
 
 #[test]
 fn flags_that_are_not_there() {
-    for args in [["--prot", "1"], ["serve", "now"]] {
-        let Run {
-            code,
-            stdout,
-            stderr,
-        } = run(&args, &[]);
-        assert_eq!((code, stdout.as_str()), (Some(2), ""));
-        assert!(stderr.contains(args[0]), "{stderr}");
+    #[track_caller]
+    fn check(args: &[&str], message: &str) {
+        let expected = Run {
+            code: Some(2),
+            stdout: String::new(),
+            stderr: format!("netwatch-server: Unrecognized argument: {message}\n"),
+        };
+        assert_eq!(run(args, &[]), expected);
     }
+    check(&["--prot", "1"], "--prot, did you mean `--port`?");
+    check(
+        &["--flush-sec", "1"],
+        "--flush-sec, did you mean `--flush-secs`?",
+    );
+    check(
+        &["--flush_secs", "1"],
+        "--flush_secs, did you mean `--flush-secs`?",
+    );
+    check(&["--conf", "f"], "--conf, did you mean `--config`?");
+    check(&["--check"], "--check");
+    check(&["-v"], "-v");
+    check(&["serve", "now"], "serve");
+    // Of a command, which has flags of its own.
+    check(&["verify", "--jsn"], "--jsn");
+    check(
+        &["verify", "--data-dir", "d"],
+        "--data-dir goes before the command",
+    );
+    check(
+        &["verify", "--data_dir", "d"],
+        "--data_dir, did you mean `--data-dir`?",
+    );
 }
 
 /// Wants a server with these settings to end at once, with these words.
