@@ -8,7 +8,7 @@
   description = "Stand-in for nixpkgs: just enough to evaluate this repository's flake offline";
 
   outputs =
-    { self }:
+    _:
     let
       lib = import ./lib.nix;
     in

@@ -10,9 +10,17 @@ let
       inherit system;
       builder = "/bin/sh";
       # Every argument is forced, so that an undefined name in one is found.
-      args = [ (builtins.toJSON (removeAttrs args [ "meta" ])) ];
+      args = [
+        (builtins.toJSON (
+          removeAttrs args [
+            "meta"
+            "passthru"
+          ]
+        ))
+      ];
     }
-    // builtins.deepSeq (args.meta or { }) args;
+    // builtins.deepSeq (args.meta or { }) args
+    // args.passthru or { };
 
   # `drv` for a builder that cannot do without `names`.
   builder =
@@ -40,10 +48,11 @@ let
     if missing == [ ] then f given else throw "callPackage: no ${toString missing} in the stand-in";
 
   pkgs = {
-    inherit lib callPackage;
+    inherit lib pkgs callPackage;
 
     stdenv = {
       hostPlatform = { inherit system; };
+      buildPlatform.canExecute = platform: platform.system == system;
       mkDerivation = builder [
         "pname"
         "version"
@@ -73,11 +82,57 @@ let
     runCommand =
       name: env: script:
       drv (env // { inherit name script; });
+
+    # Numbers, strings, and lists of them are spelled as in JSON.
+    formats.toml = _: {
+      generate =
+        name: values:
+        drv {
+          inherit name;
+          text = lib.concatStringsSep "" (
+            lib.mapAttrsToList (key: value: "${key} = ${builtins.toJSON value}\n") values
+          );
+        };
+    };
+
+    dockerTools.buildLayeredImage = builder [
+      "name"
+      "config"
+    ];
+
+    # The units of each node, and of what it can be switched to.
+    testers.runNixOSTest =
+      test:
+      let
+        node =
+          module:
+          let
+            systemOf =
+              more:
+              (lib.nixosSystem {
+                modules = [
+                  { nixpkgs = { inherit pkgs; }; }
+                  module
+                ]
+                ++ more;
+              }).config;
+            config = systemOf [ ];
+            switched = builtins.mapAttrs (_: it: systemOf [ it.configuration ]) config.specialisation;
+          in
+          map (config: config.systemd.units) ([ config ] ++ builtins.attrValues switched);
+      in
+      drv {
+        name = "vm-test-run-${test.name}";
+        nodes = builtins.mapAttrs (_: node) test.nodes;
+        inherit (test) testScript;
+      };
   }
   // lib.genAttrs [
     "cargo"
     "cargo-deny"
     "clippy"
+    "coreutils"
+    "curl"
     "jq"
     "nixfmt"
     "nixfmt-tree"
