@@ -20,6 +20,12 @@
         }
       );
 
+      overlays.default = final: _prev: {
+        netwatch-server = final.callPackage ./nix/package.nix { };
+      };
+
+      nixosModules.default.imports = [ ./nix/module.nix ];
+
       # The package check runs the tests. Advisories need the network: the hosted workflow looks at them.
       checks = forEachSystem (
         system: pkgs:
@@ -53,6 +59,10 @@
             find ${./flake.nix} ${./nix} -name '*.nix' -exec nixfmt --check {} +
             touch $out
           '';
+          module = pkgs.callPackage ./nix/module-test.nix {
+            netwatch-server = package;
+            inherit (lib) nixosSystem;
+          };
         }
       );
 
