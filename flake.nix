@@ -64,6 +64,10 @@
             inherit (lib) nixosSystem;
           };
         }
+        # Runs in a virtual machine; hosted machines with ARM have no KVM for it.
+        // lib.optionalAttrs (system == "x86_64-linux") {
+          vm-test = pkgs.callPackage ./nix/vm-test.nix { };
+        }
       );
 
       devShells = forEachSystem (
