@@ -15,8 +15,11 @@
     in
     {
       packages = forEachSystem (
-        _: pkgs: {
+        system: pkgs: {
           default = pkgs.callPackage ./nix/package.nix { };
+          oci-image = pkgs.callPackage ./nix/oci-image.nix {
+            netwatch-server = self.packages.${system}.default;
+          };
         }
       );
 
