@@ -123,17 +123,25 @@ impl Credentials {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, Flags};
+    use crate::config::{Config, Secret};
     use crate::http::head;
 
     const TOKEN: &str = "0123456789abcdef";
 
     fn live(env: &[(&str, &str)]) -> Live {
-        let lookup = |name: &str| {
-            let found = env.iter().find(|(key, _)| *key == name);
-            found.map(|(_, value)| value.into())
+        let value = |name| {
+            env.iter()
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| *value)
         };
-        Live::from_config(&Config::resolve(&Flags::default(), lookup).unwrap())
+        let secret = |name| value(name).map(Secret::new);
+        Live {
+            admin_token: secret("ADMIN_TOKEN"),
+            metrics_login: value("METRICS_USERNAME")
+                .map(str::to_owned)
+                .zip(secret("METRICS_PASSWORD")),
+            ..Live::from_config(&Config::default())
+        }
     }
 
     #[track_caller]

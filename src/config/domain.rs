@@ -243,7 +243,8 @@ impl Secret {
     /// What stands for it.
     pub const MASK: &'static str = "***";
 
-    pub(super) fn new(value: &str) -> Secret {
+    /// Of this value.
+    pub fn new(value: &str) -> Secret {
         Secret(String::from(value))
     }
 

@@ -7,6 +7,7 @@
 //! a worker ends by itself ─▶ the others drain ─▶ all have ended ───▶ RunError::Worker
 //! ```
 
+mod reload;
 mod sockets;
 
 use std::error::Error;
@@ -26,6 +27,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
+use self::reload::Settings;
 pub use self::sockets::Owner;
 use crate::admin::{self, Admin};
 use crate::api::status;
@@ -244,6 +246,14 @@ pub fn run(effective: &Effective, surroundings: Surroundings<'_>) -> Result<(), 
         manager: Manager::from_env(),
         health: Arc::clone(&health),
         driver,
+        settings: Settings {
+            sources: surroundings.sources,
+            log: surroundings.log,
+            resolved: effective.resolved.clone(),
+            admin: admin_listener.as_ref().map(|(_, address)| *address),
+            live: Arc::clone(&live),
+            reloads: Arc::clone(&reloads),
+        },
     };
     if supervisor.wait_until_ready() {
         let admin = admin_listener.as_ref().map(|(_, address)| address);
@@ -396,15 +406,16 @@ impl Workers {
 }
 
 /// Waits for what happens to the server, and tells the service manager.
-struct Supervisor {
+struct Supervisor<'a> {
     inbox: Receiver<Event>,
     workers: Workers,
     manager: Manager,
     health: Arc<Health>,
     driver: Driver,
+    settings: Settings<'a>,
 }
 
-impl Supervisor {
+impl Supervisor<'_> {
     /// Whether every worker has been set up; if not, they drain.
     fn wait_until_ready(&mut self) -> bool {
         let mut waiting = self.workers.running;
@@ -482,6 +493,7 @@ impl Supervisor {
 
     fn reload(&mut self) {
         self.manager.reloading();
+        self.settings.reload();
         self.tell_ready();
     }
 

@@ -14,10 +14,12 @@ mod ingest;
 mod limits;
 mod metrics;
 mod recovery;
+mod reload;
 mod rfc;
 mod segments;
 mod shutdown;
 mod support;
+mod systemd;
 mod tidy;
 mod verify;
 

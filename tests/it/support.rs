@@ -170,10 +170,20 @@ impl Server {
         wrap: impl FnOnce(&Command) -> Command,
     ) -> Server {
         let dir = TempDir::new().expect("a temporary directory can be made");
-        let command = wrap(&command());
-        let mut server = Server::start_command(command, driver, dir.path(), settings);
+        let mut server = Server::start_in_with(driver, dir.path(), settings, wrap);
         server._temporary = Some(dir);
         server
+    }
+
+    /// The same, in a directory that outlives the server.
+    #[track_caller]
+    pub(crate) fn start_in_with(
+        driver: Driver,
+        dir: &Path,
+        settings: &[(&str, &str)],
+        wrap: impl FnOnce(&Command) -> Command,
+    ) -> Server {
+        Server::start_command(wrap(&command()), driver, dir, settings)
     }
 
     #[track_caller]
