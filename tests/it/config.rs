@@ -86,10 +86,12 @@ fn the_settings_table_of_the_readme() {
     assert_eq!(rows, expected);
 }
 
-/// The file that packages install says what the table says, and changes nothing until it is edited.
+/// The file that packages install says what the table says. Until it is edited it changes nothing but where the
+/// data is: a command that is typed finds it as the service does.
 #[test]
 fn the_file_to_start_from() {
     let shipped = include_str!("../../deploy/config.toml");
+    let packaged = |key: &str| (key == "data_dir").then_some("/var/lib/netwatch-server");
     let (head, rows) = shipped
         .split_once("\n\n")
         .expect("a head, then the settings");
@@ -110,7 +112,11 @@ fn the_file_to_start_from() {
             let is_bare = default.parse::<i64>().is_ok() || default.parse::<bool>().is_ok();
             let quote = if is_bare { "" } else { "\"" };
             let reload = reload(&setting);
-            format!("# {help}\n# {range}; {reload}\n#{key} = {quote}{default}{quote}")
+            let row = match packaged(key) {
+                Some(value) => format!("{key} = \"{value}\""),
+                None => format!("#{key} = {quote}{default}{quote}"),
+            };
+            format!("# {help}\n# {range}; {reload}\n{row}")
         })
         .collect();
     assert_eq!(rows, expected);
@@ -123,8 +129,9 @@ fn the_file_to_start_from() {
         let expected: String = settings()
             .into_iter()
             .map(|setting| {
-                let (key, default) = (setting.key, setting.default);
-                format!("{key} = {default}  ({})\n", source(key))
+                let key = setting.key;
+                let value = packaged(key).unwrap_or(setting.default);
+                format!("{key} = {value}  ({})\n", source(key))
             })
             .collect();
         let expected = Run {
@@ -134,18 +141,22 @@ fn the_file_to_start_from() {
         };
         assert_eq!(run(&["--config", file, "--check-config"], &[]), expected);
     };
-    check(shipped, &|_| "default".to_owned());
     let is_row = |line: &str| line[1..].starts_with(|first: char| first.is_ascii_lowercase());
     let lines = shipped.lines().map(|line| match line.strip_prefix('#') {
         Some(row) if is_row(line) => row,
         _ => line,
     });
     let lines: Vec<&str> = lines.collect();
-    check(&lines.join("\n"), &|key| {
+    let place = |key: &str| {
         let start = format!("{key} = ");
         let index = lines.iter().position(|line| line.starts_with(&start));
         format!("{file}:{}", index.expect("every setting has a row") + 1)
+    };
+    check(shipped, &|key| match packaged(key) {
+        Some(_) => place(key),
+        None => "default".to_owned(),
     });
+    check(&lines.join("\n"), &place);
 }
 
 /// As README spells it.
