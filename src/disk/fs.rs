@@ -11,6 +11,7 @@ use rustix::fs::{CWD, FallocateFlags, FlockOperation, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::{Dir, Disk, Entry, EntryKind};
+use crate::time::Timestamp;
 
 const DIR_MODE: u32 = 0o750;
 const FILE_MODE: u32 = 0o640;
@@ -32,8 +33,37 @@ struct Shared {
 enum Access {
     /// The lock is held until the last clone is dropped.
     Writing { _lock: File },
-    /// A server may be writing at the same time.
-    Reading,
+    /// A server may be writing at the same time. Files are opened for reading only.
+    Beside,
+}
+
+/// Of a directory entry, symbolic links not followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// Its length.
+    pub bytes: u64,
+    /// When its content last changed.
+    pub modified: Timestamp,
+}
+
+/// Of the file system that the data directory is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes that an unprivileged process may still allocate.
+    pub free_bytes: u64,
+    /// Bytes in all.
+    pub size_bytes: u64,
+}
+
+/// What became of a file that was to be removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// It is removed.
+    Removed,
+    /// It is being read, and stays.
+    BeingRead,
+    /// It was not there any more.
+    Gone,
 }
 
 /// Why a data directory cannot be used.
@@ -122,21 +152,85 @@ impl Fs {
         Ok(disk)
     }
 
-    /// Opens the directory for reading, beside a server or without one. Nothing is made or locked.
+    /// Opens the directory beside a server or without one, to read segments or to remove sealed ones.
+    /// Nothing is made, and the directory is not locked.
     ///
     /// # Errors
     ///
-    /// It is not there, or no directory.
-    pub fn read_only(root: &Path) -> Result<Fs, OpenError> {
+    /// It is not there.
+    pub fn beside(root: &Path) -> Result<Fs, OpenError> {
         let failed = |source| OpenError::Io {
             operation: "read",
             path: root.to_owned(),
             source,
         };
         let root = fs::canonicalize(root).map_err(failed)?;
-        let access = Access::Reading;
+        let access = Access::Beside;
         Ok(Fs {
             shared: Arc::new(Shared { root, access }),
+        })
+    }
+
+    /// Opens a segment to read it. Until the file is closed, retention leaves it where it is.
+    ///
+    /// # Errors
+    ///
+    /// As [`Disk::open`].
+    pub fn open_for_reading(&self, dir: Dir, name: &str) -> io::Result<File> {
+        let file = self.open_to_read(dir, name)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+            // It is being removed at this moment: it can be read to its end all the same.
+            Ok(()) | Err(Errno::WOULDBLOCK) => Ok(file),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes a file unless somebody reads it. A reader that takes no lock keeps what it has opened: the
+    /// file is gone when the last one has closed it.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses.
+    pub fn remove_unread(&self, dir: Dir, name: &str) -> io::Result<Removal> {
+        let is_gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+        let file = match self.open_to_read(dir, name) {
+            Err(error) if is_gone(&error) => return Ok(Removal::Gone),
+            result => result?,
+        };
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => return Ok(Removal::BeingRead),
+            result => result?,
+        }
+        // Still under the lock.
+        match self.remove_now(dir, name) {
+            Err(error) if is_gone(&error) => Ok(Removal::Gone),
+            result => result.map(|()| Removal::Removed),
+        }
+    }
+
+    /// Length and time of an entry.
+    ///
+    /// # Errors
+    ///
+    /// It is not there, or the system refuses.
+    pub fn stat(&self, dir: Dir, name: &str) -> io::Result<Stat> {
+        let metadata = fs::symlink_metadata(self.path(dir, name))?;
+        Ok(Stat {
+            bytes: metadata.len(),
+            modified: Timestamp::from_system(metadata.modified()?),
+        })
+    }
+
+    /// The space of the file system.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses.
+    pub fn space(&self) -> io::Result<Space> {
+        let state = rustix::fs::statvfs(&self.shared.root)?;
+        Ok(Space {
+            free_bytes: state.f_bavail.saturating_mul(state.f_frsize),
+            size_bytes: state.f_blocks.saturating_mul(state.f_frsize),
         })
     }
 
@@ -163,11 +257,20 @@ impl Fs {
     }
 
     pub(super) fn open_now(&self, dir: Dir, name: &str) -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        options.write(matches!(self.shared.access, Access::Writing { .. }));
+        self.open_by(options, dir, name)
+    }
+
+    fn open_to_read(&self, dir: Dir, name: &str) -> io::Result<File> {
+        self.open_by(OpenOptions::new(), dir, name)
+    }
+
+    fn open_by(&self, mut options: OpenOptions, dir: Dir, name: &str) -> io::Result<File> {
         // O_NONBLOCK: a named pipe would otherwise block the open.
         let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let file = OpenOptions::new()
+        let file = options
             .read(true)
-            .write(matches!(self.shared.access, Access::Writing { .. }))
             .custom_flags(flags.bits().cast_signed())
             .open(self.path(dir, name))?;
         if !file.metadata()?.is_file() {
@@ -224,8 +327,7 @@ impl Fs {
     }
 
     pub(super) fn free_bytes_now(&self) -> io::Result<u64> {
-        let state = rustix::fs::statvfs(&self.shared.root)?;
-        Ok(state.f_bavail.saturating_mul(state.f_frsize))
+        self.space().map(|space| space.free_bytes)
     }
 }
 
@@ -436,6 +538,64 @@ mod tests {
             assert_eq!(recovered.expect("nothing is tried"), Recovered::Left);
         });
         assert_eq!(fs::read(&path).expect("it is there"), b"text");
+    }
+
+    #[test]
+    fn what_is_read_is_not_removed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let server = Fs::lock(dir.path()).expect("locks");
+        let beside = Fs::beside(dir.path()).expect("opens");
+        fs::write(dir.path().join("a"), "text").expect("writes");
+        let readers = [&server, &beside].map(|disk| {
+            let file = disk.open_for_reading(Dir::Sealed, "a");
+            file.expect("it is there")
+        });
+        for reader in readers {
+            for disk in [&server, &beside] {
+                let removal = disk.remove_unread(Dir::Sealed, "a").expect("looks");
+                assert_eq!(removal, Removal::BeingRead);
+            }
+            drop(reader);
+        }
+        // One that has only opened it keeps what it has.
+        let open = File::open(dir.path().join("a")).expect("it is there");
+        for expected in [Removal::Removed, Removal::Gone] {
+            let removal = beside.remove_unread(Dir::Sealed, "a").expect("removes");
+            assert_eq!(removal, expected);
+        }
+        assert_eq!(io::read_to_string(&open).expect("reads"), "text");
+        // What is being removed can be read.
+        fs::write(dir.path().join("b"), "text").expect("writes");
+        let remover = File::open(dir.path().join("b")).expect("it is there");
+        rustix::fs::flock(&remover, FlockOperation::NonBlockingLockExclusive).expect("locks");
+        let reader = beside.open_for_reading(Dir::Sealed, "b");
+        assert_eq!(
+            io::read_to_string(reader.expect("opens")).expect("reads"),
+            "text"
+        );
+        fs::create_dir(dir.path().join("c")).expect("makes a directory");
+        let error = beside.remove_unread(Dir::Sealed, "c").expect_err("no file");
+        assert_eq!(error.to_string(), "not a regular file");
+    }
+
+    #[test]
+    fn facts() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let disk = Fs::lock(dir.path()).expect("locks");
+        let path = dir.path().join(".index/a");
+        fs::write(&path, "text").expect("writes");
+        let at = std::time::UNIX_EPOCH + std::time::Duration::from_millis(1_772_169_274_123);
+        let file = File::options().write(true).open(&path).expect("opens");
+        file.set_modified(at).expect("sets");
+        let expected = Stat {
+            bytes: 4,
+            modified: Timestamp::from_ms(1_772_169_274_123),
+        };
+        assert_eq!(disk.stat(Dir::Index, "a").expect("looks"), expected);
+        let error = disk.stat(Dir::Index, "b").expect_err("is not there");
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        let space = disk.space().expect("looks");
+        assert!(0 < space.free_bytes && space.free_bytes < space.size_bytes);
     }
 
     #[test]

@@ -9,11 +9,15 @@
 //! DATA_DIR/            Dir::Sealed   segments that never change
 //! DATA_DIR/.open/      Dir::Open     segments being written
 //! DATA_DIR/.corrupt/   Dir::Corrupt  what recovery could not understand
+//! DATA_DIR/.index/     Dir::Index    sidecars: what of a segment is known without decoding it
 //! DATA_DIR/.lock                     held while a server runs
 //! ```
 //!
 //! Names are given by the caller (`segment::name`); no byte of a request reaches them. Offsets and
 //! lengths are in bytes. Errors come as the system gives them: the caller knows which file and why.
+//!
+//! Sealed segments are removed only where nobody reads them: who reads one opens it by
+//! [`Fs::open_for_reading`], who removes one does so by [`Fs::remove_unread`].
 
 mod core;
 mod fs;
@@ -25,7 +29,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 pub use self::core::CoreDisk;
-pub use fs::{Fs, OpenError};
+pub use fs::{Fs, OpenError, Removal, Space, Stat};
 
 /// A directory of the data directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -36,11 +40,13 @@ pub enum Dir {
     Open,
     /// `.corrupt`: files set aside.
     Corrupt,
+    /// `.index`: sidecars of sealed segments.
+    Index,
 }
 
 impl Dir {
     /// All of them, the one that holds the others first.
-    pub const ALL: [Dir; 3] = [Dir::Sealed, Dir::Open, Dir::Corrupt];
+    pub const ALL: [Dir; 4] = [Dir::Sealed, Dir::Open, Dir::Corrupt, Dir::Index];
 
     /// The path below the data directory, for messages: empty, or with a slash at its end.
     pub fn prefix(self) -> &'static str {
@@ -48,6 +54,7 @@ impl Dir {
             Dir::Sealed => "",
             Dir::Open => ".open/",
             Dir::Corrupt => ".corrupt/",
+            Dir::Index => ".index/",
         }
     }
 }

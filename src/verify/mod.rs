@@ -65,7 +65,7 @@ impl Outcome {
 ///
 /// The directory cannot be read.
 pub fn run(root: &Path, progress: impl Fn(usize, usize) + Sync) -> Result<Outcome, OpenError> {
-    let fs = Fs::read_only(root)?;
+    let fs = Fs::beside(root)?;
     let files = segments(&fs).map_err(|source| OpenError::Io {
         operation: "list",
         path: root.to_owned(),

@@ -380,7 +380,7 @@ fn result(disk: &SimDisk) -> (BTreeMap<String, Vec<u8>>, BTreeSet<Vec<u8>>) {
             Dir::Corrupt => {
                 aside.insert(content);
             }
-            Dir::Open => panic!("{name} is left in .open"),
+            Dir::Open | Dir::Index => panic!("{name} is left in {}", dir.prefix()),
         }
     }
     (up, aside)
