@@ -49,7 +49,7 @@ pub(super) fn check(fs: &Fs, dir: Dir, name: &str) -> Option<Checked> {
             problems_count: 0,
             unreadable: None,
         };
-        match block_on(fs.open(dir, name)) {
+        match fs.open_for_reading(dir, name) {
             Ok(file) => {
                 let read = match SegmentName::parse(name) {
                     Some(segment) => check_ours(fs, &file, segment, &mut checked),

@@ -11,7 +11,7 @@
 //! | the times never go back; the name is the first one | | as a sealed one |
 //!
 //! Nothing is written. A segment that is sealed meanwhile is followed to its new place; one that is
-//! removed meanwhile is no longer there to be checked.
+//! removed meanwhile is no longer there to be checked. One that is being read is not removed.
 
 mod check;
 pub mod print;

@@ -1,12 +1,16 @@
 //! `netwatch-server verify`: whole files pass, and each kind of damage is named.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{self, Driver, Run, Server, both_drivers, post, run, sealed};
+use crate::support::{
+    self, Driver, Run, Server, both_drivers, command, post, run, sealed, wait_until,
+};
 
 both_drivers!(a_directory_being_written_is_sound);
 
@@ -221,4 +225,46 @@ fn what_cannot_be_checked_is_no_damage() {
     let run = support::run(&["verify"], &[("DATA_DIR", dir)]);
     let summary = "0 segments, 0 lines, 0 damaged, 0 unreadable\n";
     assert_eq!((run.code, run.stdout.as_str()), (Some(0), summary));
+}
+
+/// A segment that takes a while to check: its text is 192 MiB, in lines of a report.
+fn slow() -> Vec<u8> {
+    let line = format!(
+        "{{\"clientId\":\"a\",\"timestamp\":\"t\",\"hosts\":[],\"x\":\"{}\"}}\n",
+        "x".repeat(970)
+    );
+    let mut encoder = zstd::Encoder::new(Vec::new(), 1).expect("an encoder");
+    let chunk = line.repeat(1024);
+    for _ in 0..192 {
+        std::io::Write::write_all(&mut encoder, chunk.as_bytes()).expect("memory takes it");
+    }
+    encoder.finish().expect("memory takes it")
+}
+
+#[test]
+fn what_is_read_is_locked_for_reading() {
+    let dir = TempDir::new().expect("a temporary directory can be made");
+    let path = dir.path().join("reports-2026-02-27T05-14-34Z.jsonl.zst");
+    fs::write(&path, slow()).expect("the directory can be written");
+    let inode = fs::metadata(&path).expect("it is there").ino();
+    let mut command = command();
+    command.arg("verify").arg(dir.path()).stdout(Stdio::piped());
+    let mut child = command.spawn().expect("the binary runs");
+    // `1: FLOCK  ADVISORY  READ 4711 fe:00:131075 0 EOF`, as proc_locks(5) has it.
+    let is_locked = || {
+        let locks = fs::read_to_string("/proc/locks").expect("the kernel tells");
+        locks.lines().any(|lock| {
+            let is_shared = lock.contains("FLOCK") && lock.contains("READ");
+            is_shared && lock.contains(&format!(":{inode} "))
+        })
+    };
+    let mut was_locked = false;
+    wait_until("verify locks what it reads, or ends", || {
+        was_locked = was_locked || is_locked();
+        was_locked || child.try_wait().is_ok_and(|status| status.is_some())
+    });
+    assert!(was_locked, "verify has read without a lock");
+    let output = child.wait_with_output().expect("the binary runs");
+    let summary = "1 segments, 196608 lines, 0 damaged, 0 unreadable\n";
+    assert_eq!(String::from_utf8_lossy(&output.stdout), summary);
 }
