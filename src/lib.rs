@@ -45,6 +45,8 @@ pub mod segment;
 
 pub mod disk;
 
+pub mod catalog;
+
 pub mod salvage;
 pub mod verify;
 

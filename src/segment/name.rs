@@ -10,6 +10,7 @@ use crate::time::Timestamp;
 
 const PREFIX: &str = "reports-";
 const SUFFIX: &str = ".jsonl.zst";
+const SIDECAR_SUFFIX: &str = ".json";
 const CORE_DIGITS_MIN: usize = 3;
 
 /// The index of a core: 0, 1, ….
@@ -49,6 +50,18 @@ impl SegmentName {
 /// Whether a file in the data directory is a segment, ours or the Go server's, by its name.
 pub fn is_segment(name: &str) -> bool {
     name.starts_with(PREFIX) && name.ends_with(SUFFIX)
+}
+
+/// The name in `.index` of a segment's sidecar; `None` if this is no segment's name.
+pub fn sidecar_of(segment: &str) -> Option<String> {
+    let stem = segment.strip_suffix(SUFFIX)?;
+    is_segment(segment).then(|| format!("{stem}{SIDECAR_SUFFIX}"))
+}
+
+/// The name of the segment whose sidecar this is, by its name in `.index`.
+pub fn segment_of(sidecar: &str) -> Option<String> {
+    let stem = sidecar.strip_suffix(SIDECAR_SUFFIX)?;
+    stem.starts_with(PREFIX).then(|| format!("{stem}{SUFFIX}"))
 }
 
 impl fmt::Display for SegmentName {
@@ -121,5 +134,29 @@ mod tests {
     fn the_go_servers_files_are_segments() {
         assert!(is_segment("reports-2026-02-27T05-14-34Z.jsonl.zst"));
         assert!(!is_segment("notes.jsonl.zst"));
+    }
+
+    #[test]
+    fn sidecars() {
+        for (segment, sidecar) in [
+            (
+                "reports-20260227T051434.123Z-c003.jsonl.zst",
+                "reports-20260227T051434.123Z-c003.json",
+            ),
+            (
+                "reports-2026-02-27T05-14-34Z.jsonl.zst",
+                "reports-2026-02-27T05-14-34Z.json",
+            ),
+        ] {
+            assert_eq!(sidecar_of(segment).as_deref(), Some(sidecar));
+            assert_eq!(segment_of(sidecar).as_deref(), Some(segment));
+        }
+        assert_eq!(sidecar_of("notes.jsonl.zst"), None);
+        assert_eq!(sidecar_of("reports-20260227T051434.123Z-c003.json"), None);
+        assert_eq!(segment_of("notes.json"), None);
+        assert_eq!(
+            segment_of("reports-20260227T051434.123Z-c003.json.part"),
+            None
+        );
     }
 }
