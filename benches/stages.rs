@@ -4,13 +4,18 @@
 //! `limit` is what the libraries under the stages take for the same bytes: no check can be faster than
 //! the parse in it, and no commit faster than the compressor. Both are also what `load.sh` adds to its
 //! floor.
+//!
+//! `retention` is no stage: segments per second that a plan looks at.
 
 use std::hint::black_box;
+use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
+use netwatch_server::catalog::Segment;
 use netwatch_server::disk::{Dir, Disk, Fs, block_on};
 use netwatch_server::http::head::{self, HeadScan};
 use netwatch_server::report::Validator;
+use netwatch_server::retention::{self, Limits};
 use netwatch_server::segment::name::SegmentName;
 use netwatch_server::segment::writer::{Batch, Encoder, Frame, Reach, Writer};
 use netwatch_server::time::Timestamp;
@@ -33,6 +38,9 @@ const REPORTS_BYTES: usize = 4 << 20;
 
 /// Lines in a commit, beside commits of one.
 const BATCH_LINES: usize = 64;
+
+/// Segments of a large data directory.
+const RETAINED: usize = 100_000;
 
 /// Text of a segment until it is sealed: the server's default.
 const SEGMENT_BYTES: usize = 10 << 20;
@@ -60,6 +68,7 @@ const BROWSER_HEAD: &[u8] = b"POST /api/v1/reports HTTP/1.1\r\n\
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     bench_head(&mut criterion);
+    bench_retention(&mut criterion);
     for (size, samples) in SIZES {
         let mut generator = reports::Generator::new(1, samples);
         let mut reports = Vec::new();
@@ -86,6 +95,33 @@ fn bench_head(criterion: &mut Criterion) {
             head::parse(&bytes[..len.expect("is whole")])
                 .expect("is well-formed")
                 .framing
+        });
+    });
+}
+
+/// A plan of which half goes.
+fn bench_retention(criterion: &mut Criterion) {
+    let minutes = |count: usize| Timestamp::from_ms(1_772_169_274_123 + 60_000 * count as u64);
+    let segment = |count| {
+        let time = minutes(count);
+        Segment {
+            name: SegmentName { time, core: 0 }.to_string().into(),
+            file_bytes: 1 << 20,
+            sidecar_bytes: Some(1 << 10),
+            last_line: time,
+        }
+    };
+    let segments: Vec<Segment> = (0..RETAINED).map(segment).collect();
+    let limits = Limits {
+        age: Some(Duration::from_secs(60 * RETAINED as u64 * 3 / 4)),
+        bytes: Some((RETAINED as u64 / 2) << 20),
+    };
+    let mut group = criterion.benchmark_group("retention");
+    group.throughput(Throughput::Elements(RETAINED as u64));
+    group.bench_function(BenchmarkId::new("plan", RETAINED), |bencher| {
+        bencher.iter(|| {
+            let segments = black_box(&segments);
+            retention::plan(segments, limits, minutes(RETAINED)).len()
         });
     });
 }

@@ -46,6 +46,7 @@ pub mod segment;
 pub mod disk;
 
 pub mod catalog;
+pub mod retention;
 
 pub mod salvage;
 pub mod verify;

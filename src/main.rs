@@ -7,19 +7,20 @@ use std::process;
 
 use argh::FromArgs;
 use indicatif::ProgressBar;
-use netwatch_server::command::{Command, Verify};
+use netwatch_server::command::{Command, Retention, Verify};
 use netwatch_server::config::{ConfigError, Effective, Flags, Sources, nearest_flag};
 use netwatch_server::log::{self, Log};
+use netwatch_server::retention::{self, Limits, Mode};
 use netwatch_server::server::{self, Surroundings};
-use netwatch_server::systemd;
 use netwatch_server::verify::{self, Verdict};
+use netwatch_server::{systemd, worker};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const NAME: &str = env!("CARGO_PKG_NAME");
 
-/// The exit code for flags that are not understood; for `verify`, also for what could not be checked.
+/// The exit code for flags that are not understood; for commands, also for what they could not tell.
 const MISUSE: i32 = 2;
 
 fn main() {
@@ -65,8 +66,11 @@ fn run(flags: &Flags) -> i32 {
         return 0;
     }
     let sources = Sources::new(flags, |name| std::env::var_os(name));
-    if let Some(Command::Verify(arguments)) = &flags.command {
-        return verify(arguments, &sources) as i32;
+    if let Some(command) = &flags.command {
+        return match command {
+            Command::Verify(arguments) => verify(arguments, &sources) as i32,
+            Command::Retention(arguments) => retention(arguments, &sources) as i32,
+        };
     }
     let effective = match sources.resolve() {
         Ok(effective) => effective,
@@ -156,6 +160,36 @@ fn verify(arguments: &Verify, sources: &Sources) -> Verdict {
     if !is_taken(printed) {
         return Verdict::Unchecked;
     }
+    outcome.verdict()
+}
+
+fn retention(arguments: &Retention, sources: &Sources) -> retention::Verdict {
+    let config = match sources.resolve() {
+        Ok(effective) => effective.config,
+        Err(problems) => {
+            complain_of(&problems);
+            return retention::Verdict::Unknown;
+        }
+    };
+    let dir = arguments.dir.as_ref().unwrap_or(&config.data_dir);
+    let mode = match arguments.dry_run {
+        true => Mode::DryRun,
+        false => Mode::Remove,
+    };
+    let outcome = match retention::run(dir, Limits::of(&config), mode, worker::now) {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            complain(chain(&error));
+            return retention::Verdict::Unknown;
+        }
+    };
+    let mut out = io::stdout().lock();
+    let printed = match arguments.json {
+        true => retention::print::json(&outcome, &mut out),
+        false => retention::print::table(&outcome, &mut out),
+    };
+    // What could not be printed has been done all the same.
+    is_taken(printed);
     outcome.verdict()
 }
 
