@@ -9,9 +9,10 @@
 //! ```
 //!
 //! At the side: [`server`] starts one [`worker`] per core and waits for signals, [`salvage`] closes the
-//! segments that a core has given up, [`verify`] checks files on demand, [`health`] says whether reports
-//! are accepted, [`metrics`] what is counted and measured, [`admin`] shows it, [`limit`] says what an address
-//! may still ask for, [`pool`] holds the connections' buffers, [`config`] the settings, [`live`] those that may
+//! segments that a core has given up, [`catalog`] knows the sealed ones, [`retention`] which of them go,
+//! [`housekeeping`] removes those, [`verify`] checks files on demand, [`health`] says whether reports are
+//! accepted, [`metrics`] what is counted and measured, [`admin`] shows it, [`limit`] says what an address may
+//! still ask for, [`pool`] holds the connections' buffers, [`config`] the settings, [`live`] those that may
 //! change, [`systemd`] what the service manager is told, [`command`] the sub-commands' arguments, [`time`] the
 //! spelling of times, [`rt`] the runtime, [`log`] where events go.
 //!
@@ -47,6 +48,8 @@ pub mod disk;
 
 pub mod catalog;
 pub mod retention;
+
+pub mod housekeeping;
 
 pub mod salvage;
 pub mod verify;

@@ -29,7 +29,9 @@ use self::families::{Family, Kind};
 pub use self::format::Format;
 use crate::api::reject::{self, CODES};
 use crate::health::{Health, Verdict};
+use crate::housekeeping::Figures;
 use crate::live::LiveSettings;
+use crate::retention;
 use crate::route::Label;
 use crate::rt::Driver;
 use crate::salvage::Tally;
@@ -47,6 +49,8 @@ pub struct Inputs {
     pub driver: Driver,
     /// What recovery has done.
     pub recovery: Arc<Tally>,
+    /// What is in the data directory.
+    pub figures: Arc<Figures>,
     /// How often settings were read again.
     pub reloads: Arc<Reloads>,
     /// The settings in effect.
@@ -305,6 +309,20 @@ impl Inputs {
         })?;
         self.per_core(out, "netwatch_sealed_segments_total", |core| {
             core.sealed.get()
+        })?;
+        let figures = &self.figures;
+        let states = [
+            ("sealed", figures.sealed()),
+            ("open", figures.open()),
+            ("corrupt", figures.corrupt()),
+        ];
+        family(out, "netwatch_segments", |samples| {
+            let mut states = states.iter();
+            states.try_for_each(|(state, held)| samples.add(&[("state", state)], held.segments))
+        })?;
+        family(out, "netwatch_segments_bytes", |samples| {
+            let mut states = states.iter();
+            states.try_for_each(|(state, held)| samples.add(&[("state", state)], held.bytes))
         })
     }
 
@@ -346,6 +364,25 @@ impl Inputs {
     }
 
     fn encode_state(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let figures = &self.figures;
+        let reasons = retention::Reason::ALL;
+        let removed = reasons.map(|reason| (reason.to_string(), figures.removed(reason)));
+        family(out, "netwatch_removed_segments_total", |samples| {
+            let mut removed = removed.iter();
+            removed
+                .try_for_each(|(reason, held)| samples.add(&[("reason", &**reason)], held.segments))
+        })?;
+        family(out, "netwatch_removed_bytes_total", |samples| {
+            let mut removed = removed.iter();
+            removed.try_for_each(|(reason, held)| samples.add(&[("reason", &**reason)], held.bytes))
+        })?;
+        let space = figures.space();
+        family(out, "netwatch_disk_free_bytes", |samples| {
+            samples.add(&[], space.free_bytes)
+        })?;
+        family(out, "netwatch_disk_size_bytes", |samples| {
+            samples.add(&[], space.size_bytes)
+        })?;
         family(out, "netwatch_disk_reserve_bytes", |samples| {
             samples.add(&[], self.live.load().free_bytes_min)
         })?;

@@ -34,11 +34,13 @@ use crate::api::status;
 use crate::config::{Config, Effective, Sources};
 use crate::disk::{Fs, OpenError};
 use crate::health::{Health, Verdict};
+use crate::housekeeping::{self, Figures};
 use crate::limit::ConnectionCounts;
 use crate::live::{Live, LiveSettings, ms};
 use crate::log::Log;
 use crate::metrics::core::CoreMetrics;
 use crate::metrics::{Inputs, Metrics, Reloads};
+use crate::retention::Limits;
 use crate::rt::{Driver, Panicked};
 use crate::salvage::{self, Tally};
 use crate::segment::name::CoreIndex;
@@ -209,6 +211,11 @@ pub fn run(effective: &Effective, surroundings: Surroundings<'_>) -> Result<(), 
     let (salvage_queue, abandoned) = mpsc::sync_channel(salvage::QUEUE_MAX);
     let salvage = salvage::start(fs.clone(), left, abandoned, Arc::clone(&recovery));
     let salvage = salvage.map_err(setup_error("the salvage thread"))?;
+    let figures = Arc::<Figures>::default();
+    let clock = || worker::now().wall;
+    let limits = Limits::of(config);
+    let housekeeper = housekeeping::start(fs.clone(), limits, Arc::clone(&figures), clock);
+    let housekeeper = housekeeper.map_err(setup_error("the housekeeping thread"))?;
 
     let mut workers = Workers::default();
     let mut cores = Vec::new();
@@ -252,6 +259,7 @@ pub fn run(effective: &Effective, surroundings: Surroundings<'_>) -> Result<(), 
             resolved: effective.resolved.clone(),
             admin: admin_listener.as_ref().map(|(_, address)| *address),
             live: Arc::clone(&live),
+            housekeeper: &housekeeper,
             reloads: Arc::clone(&reloads),
         },
     };
@@ -262,6 +270,7 @@ pub fn run(effective: &Effective, surroundings: Surroundings<'_>) -> Result<(), 
             health,
             driver,
             recovery,
+            figures,
             reloads,
             live: Arc::clone(&live),
             clock: worker::now,
@@ -296,6 +305,7 @@ pub fn run(effective: &Effective, surroundings: Surroundings<'_>) -> Result<(), 
     if salvage.join().is_err() {
         tracing::error!("the salvage thread panicked");
     }
+    housekeeper.stop();
     tracing::info!("stopped");
     Ok(())
 }

@@ -5,9 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::config::{Effective, Reload, Resolved, Sources, changes};
+use crate::housekeeping::Housekeeper;
 use crate::live::LiveSettings;
 use crate::log::{self, Log};
 use crate::metrics::Reloads;
+use crate::retention::Limits;
 
 /// What is in effect, and where it is read again.
 pub(super) struct Settings<'a> {
@@ -18,6 +20,7 @@ pub(super) struct Settings<'a> {
     /// Where the admin listener is.
     pub(super) admin: Option<SocketAddr>,
     pub(super) live: Arc<LiveSettings>,
+    pub(super) housekeeper: &'a Housekeeper,
     pub(super) reloads: Arc<Reloads>,
 }
 
@@ -64,6 +67,9 @@ impl Settings<'_> {
         let config = &effective.config;
         let changes = changes(&self.resolved, &effective.resolved);
         self.live.store(Arc::new(self.live.load().renewed(config)));
+        if !self.housekeeper.set_limits(Limits::of(config)) {
+            tracing::warn!("housekeeping is behind: retention goes on by its former limits");
+        }
         self.log.set_level(log::level(config));
         for change in &changes {
             let (key, from, to) = (change.key, &change.from, &change.to);

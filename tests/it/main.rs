@@ -15,6 +15,7 @@ mod limits;
 mod metrics;
 mod recovery;
 mod reload;
+mod retention;
 mod rfc;
 mod segments;
 mod shutdown;

@@ -139,11 +139,12 @@ fn cores_share_nothing_that_makes_them_wait() {
         &[],
     );
     only_in(&["static"], &["src/main.rs"]);
-    // To the blocking thread, to salvage and to the main thread; none on the way of a report.
+    // To the blocking thread, to salvage, to housekeeping and to the main thread; none on the way of a report.
     only_in(
         &["mpsc"],
         &[
             "src/commit.rs",
+            "src/housekeeping.rs",
             "src/rt/blocking.rs",
             "src/salvage.rs",
             "src/server/mod.rs",

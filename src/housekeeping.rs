@@ -1,0 +1,364 @@
+//! Looks after the data directory: one thread that publishes what is in it, and removes what retention does
+//! not keep.
+//!
+//! ```text
+//! start ─▶ look, publish ─▶ thread: pass ─▶ wait a minute, or for new limits ─▶ pass ─▶ … ─▶ stop
+//!                                   pass = look, remove, publish
+//! ```
+//!
+//! The thread has the lowest priority of its process, for the CPU and with it for the disk, and no core waits
+//! for it. What cannot be removed is said once a pass and tried again at the next. Files of `.open` and
+//! `.corrupt` are counted and never touched.
+//!
+//! Figures are written here alone; whoever reads them sees each as it was a moment ago.
+
+use std::collections::BTreeSet;
+use std::error::Error;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use rustix::process::setpriority_process;
+
+use crate::catalog::Catalog;
+use crate::disk::{Dir, Disk, EntryKind, Fs, Removal, Space, block_on};
+use crate::retention::{Limits, Reason, plan, remove, remove_sidecar};
+use crate::segment::name::is_segment;
+use crate::time::Timestamp;
+
+/// From the end of a pass to the next.
+const PASS_EVERY: Duration = Duration::from_secs(60);
+
+/// New limits that may wait for the end of a pass.
+const LIMITS_WAITING_MAX: usize = 16;
+
+/// The lowest priority (setpriority(2)); of one thread, as Linux has it.
+const NICE: i32 = 19;
+
+/// Some files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// How many.
+    pub segments: u64,
+    /// Their bytes, those of sidecars included.
+    pub bytes: u64,
+}
+
+#[derive(Debug, Default)]
+struct AtomicHeld {
+    segments: AtomicU64,
+    bytes: AtomicU64,
+}
+
+/// What is in the data directory, as of the last pass, and what has been removed from it.
+#[derive(Debug, Default)]
+pub struct Figures {
+    sealed: AtomicHeld,
+    open: AtomicHeld,
+    corrupt: AtomicHeld,
+    /// In the order of [`Reason::ALL`].
+    removed: [AtomicHeld; Reason::ALL.len()],
+    free_bytes: AtomicU64,
+    size_bytes: AtomicU64,
+}
+
+impl AtomicHeld {
+    fn load(&self) -> Held {
+        Held {
+            segments: self.segments.load(Relaxed),
+            bytes: self.bytes.load(Relaxed),
+        }
+    }
+
+    fn store(&self, held: Held) {
+        self.segments.store(held.segments, Relaxed);
+        self.bytes.store(held.bytes, Relaxed);
+    }
+}
+
+impl Figures {
+    /// Sealed segments.
+    pub fn sealed(&self) -> Held {
+        self.sealed.load()
+    }
+
+    /// Segments in `.open`.
+    pub fn open(&self) -> Held {
+        self.open.load()
+    }
+
+    /// Files in `.corrupt`.
+    pub fn corrupt(&self) -> Held {
+        self.corrupt.load()
+    }
+
+    /// What has been removed for this reason since the start.
+    pub fn removed(&self, reason: Reason) -> Held {
+        self.removed[reason as usize].load()
+    }
+
+    /// The space of the file system.
+    pub fn space(&self) -> Space {
+        Space {
+            free_bytes: self.free_bytes.load(Relaxed),
+            size_bytes: self.size_bytes.load(Relaxed),
+        }
+    }
+
+    fn count_removed(&self, reason: Reason, more: Held) {
+        let removed = &self.removed[reason as usize];
+        let before = removed.load();
+        removed.store(Held {
+            segments: before.segments + more.segments,
+            bytes: before.bytes + more.bytes,
+        });
+    }
+}
+
+/// The work of the thread, without the thread.
+#[derive(Debug)]
+pub struct Housekeeping {
+    fs: Fs,
+    limits: Limits,
+    figures: Arc<Figures>,
+    catalog: Catalog,
+    is_stopping: Arc<AtomicBool>,
+}
+
+/// Files that could not be removed in a pass.
+#[derive(Default)]
+struct Failures {
+    first: Option<(String, io::Error)>,
+    count: u64,
+}
+
+impl Failures {
+    fn add(&mut self, path: String, error: io::Error) {
+        self.count += 1;
+        self.first.get_or_insert((path, error));
+    }
+
+    fn log(&self) {
+        if let Some((path, error)) = &self.first {
+            let (path, cause) = (path.as_str(), error.to_string());
+            let failed = self.count;
+            tracing::warn!(path, cause, failed, "file not removed, to be tried again");
+        }
+    }
+}
+
+impl Housekeeping {
+    /// Nothing is looked at yet.
+    pub fn new(fs: Fs, limits: Limits, figures: Arc<Figures>) -> Housekeeping {
+        Housekeeping {
+            fs,
+            limits,
+            figures,
+            catalog: Catalog::default(),
+            is_stopping: Arc::default(),
+        }
+    }
+
+    /// From the next pass on.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
+    /// Looks, and publishes what is there.
+    pub fn look(&mut self) {
+        if let Err(error) = self.catalog.look(&self.fs) {
+            let cause = error.source().map(ToString::to_string);
+            tracing::warn!(%error, cause, "data directory not seen whole");
+        }
+        self.publish();
+    }
+
+    /// Looks, removes what does not stay at this time, and publishes what is there then.
+    pub fn pass(&mut self, now: Timestamp) {
+        self.look();
+        let mut failures = Failures::default();
+        let has_removed_segments = self.remove_segments(now, &mut failures);
+        let has_removed_sidecars = self.remove_orphans(&mut failures);
+        failures.log();
+        if has_removed_segments || has_removed_sidecars {
+            self.publish();
+        }
+    }
+
+    fn remove_segments(&mut self, now: Timestamp, failures: &mut Failures) -> bool {
+        let mut removed = [Held::default(); Reason::ALL.len()];
+        let mut gone = BTreeSet::new();
+        for (segment, reason) in plan(self.catalog.segments(), self.limits, now) {
+            if self.is_stopping.load(Relaxed) {
+                break;
+            }
+            match remove(&self.fs, &segment.name) {
+                Ok(Removal::Removed) => {
+                    let bytes = segment.bytes();
+                    let one = Held { segments: 1, bytes };
+                    removed[reason as usize].segments += 1;
+                    removed[reason as usize].bytes += bytes;
+                    self.figures.count_removed(reason, one);
+                    gone.insert(segment.name.clone());
+                }
+                Ok(Removal::BeingRead) => {
+                    let (name, reason) = (&*segment.name, reason.to_string());
+                    tracing::debug!(name, reason, "segment is being read, and kept");
+                }
+                // Somebody else has removed it.
+                Ok(Removal::Gone) => drop(gone.insert(segment.name.clone())),
+                Err(error) => failures.add(segment.name.to_string(), error),
+            }
+        }
+        self.catalog.forget(&gone);
+        let [by_age, by_bytes] = removed;
+        if removed == [Held::default(); 2] {
+            return !gone.is_empty();
+        }
+        tracing::info!(
+            segments = by_age.segments + by_bytes.segments,
+            bytes = by_age.bytes + by_bytes.bytes,
+            segments_by_age = by_age.segments,
+            segments_by_bytes = by_bytes.segments,
+            "segments removed"
+        );
+        true
+    }
+
+    fn remove_orphans(&self, failures: &mut Failures) -> bool {
+        let mut sidecars = 0;
+        for name in self.catalog.orphans() {
+            if self.is_stopping.load(Relaxed) {
+                break;
+            }
+            match remove_sidecar(&self.fs, name) {
+                Ok(()) => sidecars += 1,
+                Err(error) => failures.add(format!("{}{name}", Dir::Index.prefix()), error),
+            }
+        }
+        if sidecars > 0 {
+            tracing::info!(sidecars, "sidecars without a segment removed");
+        }
+        sidecars > 0
+    }
+
+    fn publish(&self) {
+        let figures = &self.figures;
+        figures.sealed.store(Held {
+            segments: self.catalog.segments().len() as u64,
+            bytes: self.catalog.bytes(),
+        });
+        match self.count(Dir::Open, is_segment) {
+            Ok(held) => figures.open.store(held),
+            Err(error) => warn_uncounted(".open", &error),
+        }
+        // Whatever its name: recovery cannot understand it.
+        match self.count(Dir::Corrupt, |_| true) {
+            Ok(held) => figures.corrupt.store(held),
+            Err(error) => warn_uncounted(".corrupt", &error),
+        }
+        match self.fs.space() {
+            Ok(space) => {
+                figures.free_bytes.store(space.free_bytes, Relaxed);
+                figures.size_bytes.store(space.size_bytes, Relaxed);
+            }
+            Err(error) => warn_uncounted("the file system", &error),
+        }
+    }
+
+    /// The regular files of a directory.
+    fn count(&self, dir: Dir, counts: impl Fn(&str) -> bool) -> io::Result<Held> {
+        let mut held = Held::default();
+        for entry in block_on(self.fs.list(dir))? {
+            if entry.kind != EntryKind::File || !counts(&entry.name) {
+                continue;
+            }
+            match self.fs.stat(dir, &entry.name) {
+                Ok(stat) => {
+                    held.segments += 1;
+                    held.bytes += stat.bytes;
+                }
+                // It has moved up.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => (),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(held)
+    }
+}
+
+fn warn_uncounted(place: &str, error: &io::Error) {
+    let cause = error.to_string();
+    tracing::warn!(place, cause, "data directory not seen whole");
+}
+
+/// The thread.
+#[derive(Debug)]
+pub struct Housekeeper {
+    limits: SyncSender<Limits>,
+    is_stopping: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+/// Publishes what is there, then starts the thread, whose first pass begins at once.
+///
+/// # Errors
+///
+/// No thread can be made.
+pub fn start(
+    fs: Fs,
+    limits: Limits,
+    figures: Arc<Figures>,
+    clock: impl Fn() -> Timestamp + Send + 'static,
+) -> io::Result<Housekeeper> {
+    let mut housekeeping = Housekeeping::new(fs, limits, figures);
+    let is_stopping = Arc::clone(&housekeeping.is_stopping);
+    housekeeping.look();
+    let (limits, inbox) = mpsc::sync_channel(LIMITS_WAITING_MAX);
+    let thread = thread::Builder::new()
+        .name("housekeeping".to_owned())
+        .spawn(move || run(housekeeping, &inbox, clock))?;
+    Ok(Housekeeper {
+        limits,
+        is_stopping,
+        thread,
+    })
+}
+
+impl Housekeeper {
+    /// Sets other limits, and makes a pass by them. Whether they were taken: if not, the disk has not answered
+    /// for so long that others wait already, or the thread has panicked.
+    #[must_use]
+    pub fn set_limits(&self, limits: Limits) -> bool {
+        match self.limits.try_send(limits) {
+            Ok(()) => true,
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
+        }
+    }
+
+    /// Ends the thread, and waits for that: at most for a look and one removal.
+    pub fn stop(self) {
+        self.is_stopping.store(true, Relaxed);
+        drop(self.limits);
+        if self.thread.join().is_err() {
+            tracing::error!("the housekeeping thread panicked");
+        }
+    }
+}
+
+fn run(mut housekeeping: Housekeeping, inbox: &Receiver<Limits>, clock: impl Fn() -> Timestamp) {
+    if let Err(error) = setpriority_process(None, NICE) {
+        tracing::debug!(cause = %error, "housekeeping runs at the priority of the others");
+    }
+    loop {
+        housekeeping.pass(clock());
+        match inbox.recv_timeout(PASS_EVERY) {
+            Ok(limits) => housekeeping.set_limits(limits),
+            Err(RecvTimeoutError::Timeout) => (),
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
