@@ -118,12 +118,20 @@ fn bench_retention(criterion: &mut Criterion) {
     };
     let mut group = criterion.benchmark_group("retention");
     group.throughput(Throughput::Elements(RETAINED as u64));
-    group.bench_function(BenchmarkId::new("plan", RETAINED), |bencher| {
-        bencher.iter(|| {
-            let segments = black_box(&segments);
-            retention::plan(segments, limits, minutes(RETAINED)).len()
+    let mut bench = |name: &str, segments: &[Segment]| {
+        group.bench_function(BenchmarkId::new(name, RETAINED), |bencher| {
+            bencher.iter(|| {
+                let segments = black_box(segments);
+                retention::plan(segments, limits, minutes(RETAINED)).len()
+            });
         });
-    });
+    };
+    bench("plan", &segments);
+    // Names that say nothing of the times; a prime that RETAINED is no multiple of visits each place once.
+    let shuffled: Vec<Segment> = (0..RETAINED)
+        .map(|place| segments[place * 7_919 % RETAINED].clone())
+        .collect();
+    bench("plan-shuffled", &shuffled);
 }
 
 fn bench_report(criterion: &mut Criterion, size: &str, reports: &[Vec<u8>]) {

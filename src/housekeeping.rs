@@ -329,8 +329,8 @@ pub fn start(
 }
 
 impl Housekeeper {
-    /// Sets other limits, and makes a pass by them. Whether they were taken: if not, the disk has not answered
-    /// for so long that others wait already, or the thread has panicked.
+    /// Sets other limits, and makes a pass by them. Whether they were taken: if not, the disk has not
+    /// answered for so long that others wait already, or the thread has panicked.
     #[must_use]
     pub fn set_limits(&self, limits: Limits) -> bool {
         match self.limits.try_send(limits) {

@@ -1,8 +1,8 @@
 //! Which sealed segments go, and how one goes; and the command that shows it or does it.
 //!
 //! Owns the rule ([`plan`], pure), the removal of one segment ([`remove`]) and `netwatch-server retention`
-//! ([`run`]). Leaves to `catalog` what there is, to `housekeeping` when the server looks, to [`mod@print`] the
-//! printing.
+//! ([`run`]). Leaves to `catalog` what there is, to `housekeeping` when the server looks, to [`mod@print`]
+//! the printing.
 //!
 //! ```text
 //! oldest ────────────────────────────────────────────▶ newest
