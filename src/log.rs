@@ -1,6 +1,7 @@
 //! Where events go: standard output, as text on a terminal and as JSON elsewhere, through a thread of
 //! its own. If that thread falls behind, lines are dropped rather than a core kept waiting.
 
+use std::error::Error;
 use std::io::{self, IsTerminal};
 
 use tracing::level_filters::LevelFilter;
@@ -10,7 +11,7 @@ use tracing_subscriber::reload::{self, Handle};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Registry, fmt};
 
-use crate::config::{Config, LogFormat};
+use crate::config::{Config, Effective, LogFormat};
 
 /// Lines that may wait to be printed.
 const LINES_MAX: usize = 16_384;
@@ -21,6 +22,29 @@ pub fn level(config: &Config) -> LevelFilter {
         true => LevelFilter::DEBUG,
         false => LevelFilter::INFO,
     }
+}
+
+/// Says that a file with secrets can be read by everybody, if it can.
+pub fn warn_of_exposed(effective: &Effective) {
+    if let Some(exposed) = &effective.exposed {
+        tracing::warn!(
+            file = %exposed.path.display(),
+            mode = format!("{:04o}", exposed.mode),
+            settings = exposed.keys.join(","),
+            "secrets can be read by every user"
+        );
+    }
+}
+
+/// An error and its causes, from the outermost to the first.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
 }
 
 /// The process's log. Lines are flushed when it is dropped.

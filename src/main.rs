@@ -1,6 +1,5 @@
 //! Flags, settings, log, run: the only place that prints, and that turns an error into an exit code.
 
-use std::error::Error;
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::process;
@@ -9,7 +8,7 @@ use argh::FromArgs;
 use indicatif::ProgressBar;
 use netwatch_server::command::{Command, Retention, Verify};
 use netwatch_server::config::{ConfigError, Effective, Flags, Sources, nearest_flag};
-use netwatch_server::log::{self, Log};
+use netwatch_server::log::{self, Log, chain};
 use netwatch_server::retention::{self, Limits, Mode};
 use netwatch_server::server::{self, Surroundings};
 use netwatch_server::verify::{self, Verdict};
@@ -104,14 +103,7 @@ fn serve(sources: &Sources, effective: &Effective) -> i32 {
         }
     };
     let log = Log::install(config.log_format, log::level(config));
-    if let Some(exposed) = &effective.exposed {
-        tracing::warn!(
-            file = %exposed.path.display(),
-            mode = format!("{:04o}", exposed.mode),
-            settings = exposed.keys.join(","),
-            "secrets can be read by every user"
-        );
-    }
+    log::warn_of_exposed(effective);
     let surroundings = Surroundings {
         sources,
         inherited,
@@ -218,15 +210,4 @@ fn is_taken(printed: io::Result<()>) -> bool {
         }
         _ => true,
     }
-}
-
-/// An error and its causes, from the outermost to the first.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }

@@ -46,7 +46,7 @@ impl Settings<'_> {
 
     fn read(&self) -> Result<Effective, Vec<String>> {
         let effective = self.sources.resolve().map_err(|problems| {
-            let problems = problems.iter().map(ToString::to_string);
+            let problems = problems.iter().map(|problem| log::chain(problem));
             problems.collect::<Vec<String>>()
         })?;
         match self.admin {
@@ -71,6 +71,7 @@ impl Settings<'_> {
             tracing::warn!("housekeeping is behind: retention goes on by its former limits");
         }
         self.log.set_level(log::level(config));
+        log::warn_of_exposed(effective);
         for change in &changes {
             let (key, from, to) = (change.key, &change.from, &change.to);
             match change.reload {
