@@ -17,6 +17,7 @@ rustPlatform.buildRustPackage {
       ../benches
       ../clippy.toml
       ../deploy
+      ../docs
       ../src
       ../tests
     ];
