@@ -251,8 +251,15 @@ in
       description = "NetWatch report server";
       wantedBy = [ "multi-user.target" ];
       # Addresses may come and go later, unless it has been told which.
-      wants = lib.optional (cfg.settings.host != null) "network-online.target";
-      after = [ (if cfg.settings.host == null then "network.target" else "network-online.target") ];
+      # Retention goes by the clock.
+      wants = [
+        "time-sync.target"
+      ]
+      ++ lib.optional (cfg.settings.host != null) "network-online.target";
+      after = [
+        "time-sync.target"
+        (if cfg.settings.host == null then "network.target" else "network-online.target")
+      ];
       requires = lib.optional cfg.socketActivation "netwatch-server.socket";
       unitConfig = {
         RequiresMountsFor = cfg.settings.data_dir;

@@ -1,7 +1,8 @@
 //! Whether reports are being accepted, core by core, and why not.
 //!
-//! Written by each core when its state changes and around each commit and seal, read by whoever answers a health
-//! check. Atomics, each on its core's own cache line: no core waits for another.
+//! Written by each core when its state changes, around each commit and seal, and at each tick; read by whoever
+//! answers a health check, shows metrics, or feeds the watchdog. Atomics, each on its core's own cache line: no
+//! core waits for another.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 

@@ -2,8 +2,8 @@
 //! not keep.
 //!
 //! ```text
-//! start ─▶ look, publish ─▶ thread: pass ─▶ wait a minute, or for new limits ─▶ pass ─▶ … ─▶ stop
-//!                                   pass = look, remove, publish
+//! start ─▶ thread: pass ─▶ wait a minute, or for new limits ─▶ pass ─▶ … ─▶ stop
+//!                  pass = look, remove, publish
 //! ```
 //!
 //! The thread has the lowest priority of its process, for the CPU and with it for the disk, and no core waits
@@ -17,14 +17,15 @@ use std::error::Error;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
-use std::thread::{self, JoinHandle};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::thread;
 use std::time::Duration;
 
 use rustix::process::setpriority_process;
 
 use crate::catalog::Catalog;
 use crate::disk::{Dir, Disk, EntryKind, Fs, Removal, Space, block_on};
+use crate::live::LiveSettings;
 use crate::retention::{Limits, Reason, plan, remove, remove_sidecar};
 use crate::segment::name::is_segment;
 use crate::time::Timestamp;
@@ -32,8 +33,11 @@ use crate::time::Timestamp;
 /// From the end of a pass to the next.
 const PASS_EVERY: Duration = Duration::from_secs(60);
 
-/// New limits that may wait for the end of a pass.
-const LIMITS_WAITING_MAX: usize = 16;
+/// How often the space of the file system is looked at.
+const SPACE_EVERY: Duration = Duration::from_secs(10);
+
+/// Removals after which it is looked at as well.
+const SPACE_AFTER: usize = 256;
 
 /// The lowest priority (setpriority(2)); of one thread, as Linux has it.
 const NICE: i32 = 19;
@@ -122,10 +126,19 @@ impl Figures {
 #[derive(Debug)]
 pub struct Housekeeping {
     fs: Fs,
-    limits: Limits,
+    live: Arc<LiveSettings>,
     figures: Arc<Figures>,
     catalog: Catalog,
     is_stopping: Arc<AtomicBool>,
+}
+
+/// How a pass has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passed {
+    /// All that was to go has gone, or could not.
+    Whole,
+    /// Other limits are in effect: it is to be made again.
+    ByFormerLimits,
 }
 
 /// Files that could not be removed in a pass.
@@ -152,23 +165,22 @@ impl Failures {
 
 impl Housekeeping {
     /// Nothing is looked at yet.
-    pub fn new(fs: Fs, limits: Limits, figures: Arc<Figures>) -> Housekeeping {
+    pub fn new(fs: Fs, live: Arc<LiveSettings>, figures: Arc<Figures>) -> Housekeeping {
         Housekeeping {
             fs,
-            limits,
+            live,
             figures,
             catalog: Catalog::default(),
             is_stopping: Arc::default(),
         }
     }
 
-    /// From the next pass on.
-    pub fn set_limits(&mut self, limits: Limits) {
-        self.limits = limits;
+    fn limits(&self) -> Limits {
+        self.live.load().retention
     }
 
     /// Looks, and publishes what is there.
-    pub fn look(&mut self) {
+    fn look(&mut self) {
         if let Err(error) = self.catalog.look(&self.fs) {
             let cause = error.source().map(ToString::to_string);
             tracing::warn!(%error, cause, "data directory not seen whole");
@@ -177,23 +189,33 @@ impl Housekeeping {
     }
 
     /// Looks, removes what does not stay at this time, and publishes what is there then.
-    pub fn pass(&mut self, now: Timestamp) {
+    pub fn pass(&mut self, now: Timestamp) -> Passed {
         self.look();
+        let limits = self.limits();
         let mut failures = Failures::default();
-        let has_removed_segments = self.remove_segments(now, &mut failures);
+        let has_removed_segments = self.remove_segments(limits, now, &mut failures);
         let has_removed_sidecars = self.remove_orphans(&mut failures);
         failures.log();
         if has_removed_segments || has_removed_sidecars {
             self.publish();
         }
+        match self.limits() == limits {
+            true => Passed::Whole,
+            false => Passed::ByFormerLimits,
+        }
     }
 
-    fn remove_segments(&mut self, now: Timestamp, failures: &mut Failures) -> bool {
+    fn remove_segments(&mut self, limits: Limits, now: Timestamp, failures: &mut Failures) -> bool {
         let mut removed = [Held::default(); Reason::ALL.len()];
         let mut gone = BTreeSet::new();
-        for (segment, reason) in plan(self.catalog.segments(), self.limits, now) {
-            if self.is_stopping.load(Relaxed) {
+        let going = plan(self.catalog.segments(), limits, now);
+        for (index, (segment, reason)) in going.into_iter().enumerate() {
+            // What nobody wants removed any more stays.
+            if self.is_stopping.load(Relaxed) || self.limits() != limits {
                 break;
+            }
+            if index % SPACE_AFTER == SPACE_AFTER - 1 {
+                self.publish_space();
             }
             match remove(&self.fs, &segment.name) {
                 Ok(Removal::Removed) => {
@@ -260,6 +282,11 @@ impl Housekeeping {
             Ok(held) => figures.corrupt.store(held),
             Err(error) => warn_uncounted(".corrupt", &error),
         }
+        self.publish_space();
+    }
+
+    fn publish_space(&self) {
+        let figures = &self.figures;
         match self.fs.space() {
             Ok(space) => {
                 figures.free_bytes.store(space.free_bytes, Relaxed);
@@ -298,67 +325,65 @@ fn warn_uncounted(place: &str, error: &io::Error) {
 /// The thread.
 #[derive(Debug)]
 pub struct Housekeeper {
-    limits: SyncSender<Limits>,
+    wake: SyncSender<()>,
     is_stopping: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
 }
 
-/// Publishes what is there, then starts the thread, whose first pass begins at once.
+/// Starts the thread, whose first pass begins at once. Until that has ended, the figures have the space alone.
 ///
 /// # Errors
 ///
 /// No thread can be made.
 pub fn start(
     fs: Fs,
-    limits: Limits,
+    live: Arc<LiveSettings>,
     figures: Arc<Figures>,
     clock: impl Fn() -> Timestamp + Send + 'static,
 ) -> io::Result<Housekeeper> {
-    let mut housekeeping = Housekeeping::new(fs, limits, figures);
+    let housekeeping = Housekeeping::new(fs, live, figures);
+    housekeeping.publish_space();
     let is_stopping = Arc::clone(&housekeeping.is_stopping);
-    housekeeping.look();
-    let (limits, inbox) = mpsc::sync_channel(LIMITS_WAITING_MAX);
-    let thread = thread::Builder::new()
+    let (wake, inbox) = mpsc::sync_channel(1);
+    thread::Builder::new()
         .name("housekeeping".to_owned())
         .spawn(move || run(housekeeping, &inbox, clock))?;
-    Ok(Housekeeper {
-        limits,
-        is_stopping,
-        thread,
-    })
+    Ok(Housekeeper { wake, is_stopping })
 }
 
 impl Housekeeper {
-    /// Sets other limits, and makes a pass by them. Whether they were taken: if not, the disk has not
-    /// answered for so long that others wait already, or the thread has panicked.
-    #[must_use]
-    pub fn set_limits(&self, limits: Limits) -> bool {
-        match self.limits.try_send(limits) {
-            Ok(()) => true,
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
-        }
+    /// Makes a pass soon: the limits may be others.
+    pub fn wake(&self) {
+        // If one waits to be read already, the pass it asks for has not begun.
+        let _ = self.wake.try_send(());
     }
 
-    /// Ends the thread, and waits for that: at most for a look and one removal.
-    pub fn stop(self) {
+    /// Removes nothing more. Nobody waits for the thread: a disk that does not answer would hold the process,
+    /// and what it has not done the next start does.
+    pub fn stop(&self) {
         self.is_stopping.store(true, Relaxed);
-        drop(self.limits);
-        if self.thread.join().is_err() {
-            tracing::error!("the housekeeping thread panicked");
-        }
+        self.wake();
     }
 }
 
-fn run(mut housekeeping: Housekeeping, inbox: &Receiver<Limits>, clock: impl Fn() -> Timestamp) {
+fn run(mut housekeeping: Housekeeping, inbox: &Receiver<()>, clock: impl Fn() -> Timestamp) {
     if let Err(error) = setpriority_process(None, NICE) {
         tracing::debug!(cause = %error, "housekeeping runs at the priority of the others");
     }
     loop {
-        housekeeping.pass(clock());
-        match inbox.recv_timeout(PASS_EVERY) {
-            Ok(limits) => housekeeping.set_limits(limits),
-            Err(RecvTimeoutError::Timeout) => (),
-            Err(RecvTimeoutError::Disconnected) => return,
+        while housekeeping.pass(clock()) == Passed::ByFormerLimits {}
+        let mut waited = Duration::ZERO;
+        while waited < PASS_EVERY {
+            match inbox.recv_timeout(SPACE_EVERY) {
+                Ok(()) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    housekeeping.publish_space();
+                    waited += SPACE_EVERY;
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+        if housekeeping.is_stopping.load(Relaxed) {
+            return;
         }
     }
 }

@@ -19,7 +19,8 @@
 //! What is deliberately absent:
 //!
 //! 1. A lock or channel between socket and file: a shard belongs to its core. Cores share their health,
-//!    the counts of [`limit`], and where to leave an abandoned segment, and nothing else.
+//!    the counts of [`limit`], the settings of [`live`], and where to leave an abandoned segment, and nothing
+//!    else.
 //! 2. Knowledge of paths outside [`disk`]. No byte of a request ever reaches a path.
 //! 3. A change to a sealed segment.
 //! 4. A buffer, queue or count without a named limit. At the limit the server refuses or waits.

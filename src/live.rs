@@ -1,8 +1,8 @@
 //! The settings that may change while the server runs: one value, replaced whole.
 //!
 //! Whoever needs them looks at [`LiveSettings`] now and then, without a lock: a core at its tick, the admin
-//! listener at each request. A core keeps what it has seen until then, so that all that one request looks at
-//! belongs together.
+//! listener at each request, housekeeping at each removal. A request is judged by what its core had seen when
+//! its head came; its deadlines are those of the moment they are set.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,12 +12,27 @@ use arc_swap::ArcSwap;
 use crate::api::cors::Origins;
 use crate::api::forwarded::TrustedProxies;
 use crate::config::{Config, Secret};
-use crate::conn::Deadlines;
 use crate::limit::RateLimiter;
+use crate::retention;
 use crate::rt::net::TickMs;
 
 /// Where the value in effect is found.
 pub type LiveSettings = ArcSwap<Live>;
+
+/// How long a connection may take over what, in milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadlines {
+    /// Between two requests.
+    pub idle_ms: TickMs,
+    /// From a head's first byte to its last.
+    pub head_ms: TickMs,
+    /// From a head's end to the end of its body, and
+    pub body_ms: TickMs,
+    /// a second more for so many bytes of it that have come, but never longer without any.
+    pub body_bytes_per_sec: u64,
+    /// For an answer to be taken.
+    pub write_ms: TickMs,
+}
 
 /// What may change.
 #[derive(Clone, Debug)]
@@ -36,6 +51,8 @@ pub struct Live {
     pub free_bytes_min: u64,
     /// How long a drain may take.
     pub drain_ms: TickMs,
+    /// What retention keeps.
+    pub retention: retention::Limits,
     /// What every request to the admin listener has to bring.
     pub admin_token: Option<Secret>,
     /// User and password for `/metrics`.
@@ -61,6 +78,7 @@ impl Live {
             proxies: config.trusted_proxies.clone(),
             free_bytes_min: config.min_free_bytes,
             drain_ms: ms(config.shutdown_secs),
+            retention: retention::Limits::of(config),
             admin_token: config.admin_token.clone(),
             metrics_login: config
                 .metrics_username

@@ -34,7 +34,7 @@ pub struct Tally {
     pub removed: Counter,
     /// Files that were moved to `.corrupt`.
     pub set_aside: Counter,
-    /// Files that were left where they are.
+    /// Files that were left where they are: not to be closed yet, or none of ours.
     pub left: Counter,
     /// Bytes of files that were kept,
     pub kept_bytes: Counter,
@@ -85,6 +85,7 @@ pub fn recover_all(fs: &Fs, tally: &Tally) -> io::Result<Vec<Entry>> {
                 log(&entry.name, &recovered);
             }
             Err(error) => {
+                tally.left.add(1);
                 log_failure(&error, Level::WARN);
                 left.push(entry);
             }
@@ -126,6 +127,7 @@ fn run(fs: &Fs, left: Vec<Entry>, abandoned: &Receiver<Abandoned>, tally: &Tally
             Ok(segment) => {
                 let task = Task::Abandoned(segment);
                 if !try_task(fs, &task, tally, Level::WARN) {
+                    tally.left.add(1);
                     wait = RETRY_FIRST;
                     keep(&mut tasks, task);
                 }

@@ -34,11 +34,10 @@ use crate::http::response::HttpDate;
 use crate::limit::ConnectionCounts;
 use crate::live::{Live, LiveSettings};
 use crate::metrics::core::{CoreMetrics, Meter, Nanos};
-use crate::rt::net::{Connections, Listener, Stream, TickMs, is_exhaustion};
+use crate::rt::net::{Connections, Listener, Owner, Stream, TickMs, is_of_connection};
 use crate::rt::{self, Driver, Either, JoinHandle, Once, Panicked};
 use crate::segment::name::CoreIndex;
 use crate::segment::writer::{Abandoned, Encoder, Reach};
-use crate::server::Owner;
 use crate::shard::{Gather, Limits, Refusal, Shard};
 use crate::time::{Now, Timestamp};
 
@@ -337,10 +336,10 @@ impl Worker {
                 Ok(None) => return Ok(()),
                 Err(error) => {
                     self.metrics.accept_errors.add(1);
-                    match is_exhaustion(&error) {
-                        true => return Err(error),
+                    match is_of_connection(&error) {
                         // The client has gone again.
-                        false => continue,
+                        true => continue,
+                        false => return Err(error),
                     }
                 }
             };

@@ -3,6 +3,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, SystemTime};
 
 use super::{Admin, Answer, Refused};
@@ -12,7 +13,8 @@ use crate::http::HEAD_BYTES_MAX;
 use crate::http::body::Framing;
 use crate::http::head::{self, HeadScan, Persistence};
 use crate::http::response::{Content, HttpDate, Response, Terms};
-use crate::rt::net::is_exhaustion;
+use crate::rt::Panicked;
+use crate::rt::net::is_of_connection;
 
 /// How long a connection may stay without a request, and take for a head: short, since it has a thread.
 const IDLE_MS: u64 = 10_000;
@@ -26,7 +28,10 @@ const LINGER_MS: u64 = 1_000;
 
 const READ_BYTES: usize = 4 << 10;
 
-/// The longest wait for a descriptor.
+/// A connection that is older than this ends with its next answer: others may wait for its thread.
+const KEPT_MS: u64 = 30_000;
+
+/// How long to wait for a descriptor, or whatever else is missing.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves one connection after the other. Never ends.
@@ -37,15 +42,23 @@ pub(super) fn accept(listener: &TcpListener, admin: &Admin) {
                 let mut connection = Connection {
                     stream,
                     buffer: Vec::new(),
+                    kept_until_ms: (admin.clock)().monotonic_ms + KEPT_MS,
                     admin,
                 };
-                // The peer has gone, or takes too long: there is nobody to tell.
-                let _ = connection.serve();
+                match catch_unwind(AssertUnwindSafe(|| connection.serve())) {
+                    // Or the peer has gone, or takes too long: there is nobody to tell.
+                    Ok(_) => (),
+                    // The next one needs the thread.
+                    Err(payload) => {
+                        let panic = Panicked::from_payload(payload.as_ref());
+                        tracing::error!(%panic, "admin connection panicked");
+                    }
+                }
             }
-            // Without a pause this would be all that the thread does until a descriptor is free.
-            Err(error) if is_exhaustion(&error) => std::thread::sleep(EXHAUSTED_PAUSE),
             // The client has gone again.
-            Err(_) => (),
+            Err(error) if is_of_connection(&error) => (),
+            // Without a pause this would be all that the thread does until there is one.
+            Err(_) => std::thread::sleep(EXHAUSTED_PAUSE),
         }
     }
 }
@@ -54,6 +67,7 @@ struct Connection<'a> {
     stream: TcpStream,
     /// What has been read and not consumed: at most a head and one read.
     buffer: Vec<u8>,
+    kept_until_ms: u64,
     admin: &'a Admin,
 }
 
@@ -99,12 +113,14 @@ impl Connection<'_> {
         let mut terms = Terms::of(&head);
         let answer = match head.framing {
             Framing::None | Framing::Length(0) => self.admin.answer(&head),
-            Framing::Length(_) | Framing::Chunked => {
-                terms.persistence = Persistence::Close;
-                Refused::Body.answer()
-            }
+            Framing::Length(_) | Framing::Chunked => Refused::Body.answer(),
         };
         self.buffer.drain(..head_len);
+        // Who may not ask does not keep those who may from it.
+        let is_refused = answer.status.is_client_error();
+        if is_refused || self.now_ms() > self.kept_until_ms {
+            terms.persistence = Persistence::Close;
+        }
         Ok(Some((terms, answer)))
     }
 

@@ -6,7 +6,8 @@
 //!
 //! Calls block here, and a thread serves one connection at a time: the bound on connections is that on
 //! threads, and whoever comes then waits in the kernel's queue. So nobody may stay for long: every wait has a
-//! deadline. The threads end with the process.
+//! deadline, and a connection is kept for half a minute, and not behind a refusal. The threads end with the
+//! process.
 
 mod auth;
 mod conn;

@@ -17,10 +17,11 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::OFlags;
 use toml::de::{DeInteger, DeTable, DeValue, Error};
 
 use super::error::{ConfigError, Found, Position};
@@ -147,14 +148,19 @@ impl File {
 
 /// At most one byte more than a file may have, and the file's permissions.
 fn read_bytes(path: &Path) -> io::Result<(Vec<u8>, u32)> {
-    // A pipe would keep the start waiting for its writer. A device is let through for /dev/null.
-    let metadata = fs::metadata(path)?;
+    // A pipe would keep the start waiting for its writer (O_NONBLOCK), and is refused. A device is let through
+    // for /dev/null.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)?;
+    let metadata = file.metadata()?;
     let kind = metadata.file_type();
     if !(kind.is_file() || kind.is_char_device()) {
         return Err(io::Error::other("it is not a file"));
     }
     let mut bytes = Vec::new();
-    let file = fs::File::open(path)?;
     file.take(FILE_BYTES_MAX as u64 + 1)
         .read_to_end(&mut bytes)?;
     Ok((bytes, metadata.permissions().mode() & 0o7777))

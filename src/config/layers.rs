@@ -37,6 +37,8 @@ pub struct Effective {
     pub config: Config,
     /// One entry a setting, in the order of [`settings`].
     pub resolved: Vec<Resolved>,
+    /// The configuration file, if there is one.
+    pub file: Option<Arc<Path>>,
     /// A warning. No reason to refuse: a container or a package manager may leave no other way.
     pub exposed: Option<Exposed>,
 }
@@ -111,6 +113,7 @@ impl Sources {
         match problems.is_empty() {
             true => Ok(Effective {
                 config,
+                file: layers.file.as_ref().map(|file| Arc::clone(&file.path)),
                 exposed: layers.exposed(),
                 resolved: layers.resolved,
             }),

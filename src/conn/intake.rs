@@ -23,6 +23,7 @@ use crate::api::reports::{self, Announced, Judge, Judged};
 use crate::http::body::{BodyError, ChunkedDecoder, Framing, Progress};
 use crate::http::coding::{self, Coding, CodingError, Decoder};
 use crate::limit::Network;
+use crate::live::Live;
 use crate::pool::READ_BYTES;
 use crate::report::REPORT_BYTES_MAX;
 use crate::report::batch::Shape;
@@ -95,7 +96,8 @@ impl Connection {
         let taken = match (&body, shape) {
             (body, Shape::One) => self.take_one(self.bytes_of(body)),
             (body, shape) => {
-                Box::pin(self.take_batch(shape, self.bytes_of(body), request.counted_for)).await
+                let counted_for = request.counted_for.as_ref();
+                Box::pin(self.take_batch(shape, self.bytes_of(body), counted_for)).await
             }
         };
         match body {
@@ -205,7 +207,7 @@ impl Connection {
         &self,
         shape: Shape,
         body: &[u8],
-        counted_for: Option<Network>,
+        counted_for: Option<&(Network, Rc<Live>)>,
     ) -> Result<Taken, Refused> {
         let shared = &self.shared;
         let received = &shared.parts.meter.metrics.received;
@@ -226,10 +228,12 @@ impl Connection {
         let (accepted, rejected) = (verdicts.accepted(), verdicts.rejected());
         let more = (accepted + rejected).saturating_sub(1);
         let charge = || {
-            if let (Some(rate), Some(network)) = (&shared.live().rate, counted_for) {
+            if let Some((network, live)) = counted_for
+                && let Some(rate) = &live.rate
+            {
                 // One has been taken with the request.
                 let more = u32::try_from(more).expect("there are `ITEMS_MAX` at most");
-                rate.charge(network, now.monotonic_ms, more);
+                rate.charge(*network, now.monotonic_ms, more);
             }
         };
         if let Err(refused) = judged {

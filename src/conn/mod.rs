@@ -40,7 +40,7 @@ use crate::http::coding::Decoders;
 use crate::http::head::{self, Expect, HeadScan, Persistence};
 use crate::http::response::{self, Content, HttpDate, Response, Terms, Value};
 use crate::limit::{Network, Opened};
-use crate::live::Live;
+use crate::live::{Deadlines, Live};
 use crate::metrics::core::Meter;
 use crate::pool::{Pool, READ_BYTES};
 use crate::report::{REPORT_BYTES_MAX, Validator};
@@ -64,21 +64,6 @@ const LINGER_MS: TickMs = 2_000;
 const LINGER_STEP: Duration = Duration::from_millis(100);
 /// Through a buffer of this size.
 const LINGER_READ_BYTES: usize = 4 << 10;
-
-/// How long a connection may take over what, in milliseconds.
-#[derive(Clone, Copy, Debug)]
-pub struct Deadlines {
-    /// Between two requests.
-    pub idle_ms: TickMs,
-    /// From a head's first byte to its last.
-    pub head_ms: TickMs,
-    /// From a head's end to the end of its body, and
-    pub body_ms: TickMs,
-    /// a second more for so many bytes of it that have come, but never longer without any.
-    pub body_bytes_per_sec: u64,
-    /// For an answer to be taken.
-    pub write_ms: TickMs,
-}
 
 /// What the connections of a core need of it.
 pub struct Parts {
@@ -206,8 +191,8 @@ struct Request {
     terms: Terms,
     expect: Expect,
     head_len: usize,
-    /// Whose rate its reports count for, if there is a limit.
-    counted_for: Option<Network>,
+    /// Whose rate its reports count for, if there is a limit, and by which settings.
+    counted_for: Option<(Network, Rc<Live>)>,
 }
 
 /// Serves a connection to its end.
@@ -367,7 +352,7 @@ impl Connection {
                 if let Some(rate) = &live.rate {
                     let client = forwarded::client(&head, self.peer.address, &live.proxies);
                     let network = Network::from(client);
-                    counted_for = Some(network);
+                    counted_for = Some((network, Rc::clone(&live)));
                     let now = (self.shared.parts.clock)();
                     within_rate = rate.take(network, now.monotonic_ms);
                 }

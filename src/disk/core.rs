@@ -138,8 +138,10 @@ impl Disk for CoreDisk {
             Some(ring) => ring.sync_data().await,
             None => self.call_on(file, File::sync_data).await,
         };
-        let ended = (self.meter.clock)();
-        self.meter.metrics.sync.observe(ended - began);
+        if synced.is_ok() {
+            let ended = (self.meter.clock)();
+            self.meter.metrics.sync.observe(ended - began);
+        }
         synced
     }
 

@@ -193,7 +193,14 @@ impl Fs {
     /// The system refuses.
     pub fn remove_unread(&self, dir: Dir, name: &str) -> io::Result<Removal> {
         let is_gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
-        let file = match self.open_to_read(dir, name) {
+        // For writing as well where that may be: over NFS an exclusive lock needs it (flock(2)).
+        let mut options = OpenOptions::new();
+        options.write(true);
+        let opened = match self.open_by(options, dir, name) {
+            Err(error) if !is_gone(&error) => self.open_to_read(dir, name),
+            result => result,
+        };
+        let file = match opened {
             Err(error) if is_gone(&error) => return Ok(Removal::Gone),
             result => result?,
         };

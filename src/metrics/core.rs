@@ -1,13 +1,17 @@
 //! What one core counts and measures: the core writes, anyone reads.
 //!
 //! One thread writes, so a count is a load and a store; nothing is locked, and no cache line is shared with
-//! another core that writes. A reader sees each number as it was a moment ago.
+//! another core that writes. A reader sees each number as it was a moment ago, and who sees a count sees
+//! those that were added to before it.
 //!
 //! Reports make a ledger: each one that was received is stored or refused in the end, and between the two
 //! it waits for its commit.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
 
 use crate::api::reject::CODES;
 use crate::route::Label;
@@ -20,12 +24,12 @@ pub struct Counter(AtomicU64);
 impl Counter {
     /// Adds. For the one thread that writes.
     pub fn add(&self, more: u64) {
-        self.0.store(self.0.load(Relaxed) + more, Relaxed);
+        self.0.store(self.0.load(Relaxed) + more, Release);
     }
 
     /// What has been added so far.
     pub fn get(&self) -> u64 {
-        self.0.load(Relaxed)
+        self.0.load(Acquire)
     }
 }
 

@@ -83,7 +83,7 @@ families! {
     Histogram "netwatch_commit_bytes" []
         "Bytes of lines in one commit, before compression";
     Histogram "netwatch_sync_seconds" []
-        "Time that one fdatasync of a commit took";
+        "Time that one fdatasync of a file of segments took";
     Histogram "netwatch_ack_seconds" []
         "Time from the last byte of a report to its answer with 200";
     Histogram "netwatch_core_lag_seconds" []

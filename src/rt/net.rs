@@ -43,6 +43,15 @@ pub const BACKLOG: i32 = 4096;
 /// Milliseconds of the worker's monotonic clock, as its last tick read it.
 pub type TickMs = u64;
 
+/// Who else has a listening socket, and so its queue of connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// Nobody: what is queued ends with the socket.
+    Server,
+    /// The service manager, who hands it to the next server.
+    ServiceManager,
+}
+
 /// Who may bind the port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Share {
@@ -83,8 +92,14 @@ pub fn bind_listener(address: SocketAddr, share: Share) -> io::Result<TcpListene
 ///
 /// # Errors
 ///
-/// It is no TCP socket.
+/// It is no TCP socket, or does not listen.
 pub fn adopt_listener(listener: &TcpListener) -> io::Result<()> {
+    if !sockopt::socket_acceptconn(listener)? {
+        let address = listener.local_addr()?;
+        return Err(io::Error::other(format!(
+            "the socket of {address} does not listen"
+        )));
+    }
     listener.set_nonblocking(true)?;
     Ok(sockopt::set_tcp_nodelay(listener, true)?)
 }
@@ -144,11 +159,25 @@ impl Listener {
     }
 }
 
-/// Whether an error of [`Listener::accept`] is about the whole process, so that accepting must pause,
-/// and not about one connection that has gone.
-pub fn is_exhaustion(error: &io::Error) -> bool {
-    let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
-    Errno::from_io_error(error).is_some_and(|errno| exhausted.contains(&errno))
+/// Whether an error of [`Listener::accept`] is about one connection, which has gone (accept(2), "Error
+/// handling"). After any other the same would come again at once, so accepting must pause.
+pub fn is_of_connection(error: &io::Error) -> bool {
+    let gone = [
+        Errno::CONNABORTED,
+        Errno::CONNRESET,
+        Errno::HOSTDOWN,
+        Errno::HOSTUNREACH,
+        Errno::INTR,
+        Errno::NETDOWN,
+        Errno::NETUNREACH,
+        Errno::NONET,
+        Errno::NOPROTOOPT,
+        Errno::OPNOTSUPP,
+        Errno::PERM,
+        Errno::PROTO,
+        Errno::TIMEDOUT,
+    ];
+    Errno::from_io_error(error).is_some_and(|errno| gone.contains(&errno))
 }
 
 /// What a connection waits for; decides how a passed deadline ends the wait.

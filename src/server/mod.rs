@@ -1,7 +1,8 @@
-//! The process: data directory, recovery, sockets, one worker thread per core; then it waits for signals
-//! and for workers, drains, and joins.
+//! The process: data directory, recovery, sockets, the threads at the side, one worker thread per core; then it
+//! waits for signals and for workers, tells the service manager how things are, drains, and joins.
 //!
 //! ```text
+//! SIGHUP ─▶ the settings are read again
 //! first SIGTERM or SIGINT ─▶ every worker drains ─▶ all have ended ─▶ Ok
 //! second signal ───────────────────────────────────────────────────▶ exit code 1, at once
 //! a worker ends by itself ─▶ the others drain ─▶ all have ended ───▶ RunError::Worker
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender};
 use std::thread;
+use std::time::Duration;
 
 use futures_channel::oneshot;
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -28,7 +30,7 @@ use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
 use self::reload::Settings;
-pub use self::sockets::Owner;
+use self::sockets::Sockets;
 use crate::admin::{self, Admin};
 use crate::api::status;
 use crate::config::{Config, Effective, Sources};
@@ -40,12 +42,12 @@ use crate::live::{Live, LiveSettings, ms};
 use crate::log::Log;
 use crate::metrics::core::CoreMetrics;
 use crate::metrics::{Inputs, Metrics, Reloads};
-use crate::retention::Limits;
 use crate::rt::{Driver, Panicked};
 use crate::salvage::{self, Tally};
 use crate::segment::name::CoreIndex;
 use crate::segment::writer::Abandoned;
 use crate::systemd::Manager;
+use crate::time::Now;
 use crate::worker::{self, Setup, WorkerError};
 
 /// Descriptors kept for files, rings and threads: so many for the process, and so many a core.
@@ -193,111 +195,74 @@ pub fn run(effective: &Effective, surroundings: Surroundings<'_>) -> Result<(), 
         root: fs.root().display().to_string(),
         source,
     })?;
-    let cpus = cpus().map_err(setup_error("the CPUs"))?;
-    let count = config.workers.unwrap_or(cpus.len()).min(cpus.len());
-    let sockets = match surroundings.inherited.is_empty() {
-        true => sockets::bind_all(config, count)?,
-        false => sockets::take_over(surroundings.inherited, count)
-            .map_err(setup_error("the sockets of the service manager"))?,
-    };
-    let admin_listener = bind_admin(config)?;
-    let (driver, why_not) = Driver::detect();
-    if let Some(why) = why_not {
-        tracing::warn!(%driver, why, "no io_uring");
-    }
-    let connections_max = connections_max(count).map_err(setup_error("descriptors"))?;
-    let health = Arc::new(Health::new(count));
+    let place = Place::find(config, surroundings.inherited)?;
     let live = Arc::new(LiveSettings::from_pointee(Live::from_config(config)));
+    let figures = Arc::<Figures>::default();
+    let wall_clock = || worker::now().wall;
+    let housekeeper = housekeeping::start(
+        fs.clone(),
+        Arc::clone(&live),
+        Arc::clone(&figures),
+        wall_clock,
+    );
+    let housekeeper = housekeeper.map_err(setup_error("the housekeeping thread"))?;
     let (salvage_queue, abandoned) = mpsc::sync_channel(salvage::QUEUE_MAX);
     let salvage = salvage::start(fs.clone(), left, abandoned, Arc::clone(&recovery));
     let salvage = salvage.map_err(setup_error("the salvage thread"))?;
-    let figures = Arc::<Figures>::default();
-    let clock = || worker::now().wall;
-    let limits = Limits::of(config);
-    let housekeeper = housekeeping::start(fs.clone(), limits, Arc::clone(&figures), clock);
-    let housekeeper = housekeeper.map_err(setup_error("the housekeeping thread"))?;
 
-    let mut workers = Workers::default();
-    let mut cores = Vec::new();
-    let connection_counts = Arc::new(ConnectionCounts::new());
-    for ((core, cpu), listeners) in (0..).zip(cpus).zip(sockets.by_core) {
-        let metrics = Arc::<CoreMetrics>::default();
-        cores.push(Arc::clone(&metrics));
-        let setup = Setup {
-            core,
-            cpu,
-            driver,
-            listeners,
-            listeners_owner: sockets.owner,
-            fs: fs.clone(),
-            salvage: SyncSender::clone(&salvage_queue),
-            health: Arc::clone(&health),
-            started_ms: started.monotonic_ms,
-            ack: config.ack,
-            live: Arc::clone(&live),
-            connection_counts: Arc::clone(&connection_counts),
-            metrics,
-            connections_max,
-            held_bytes_max: config.shard_bytes_max,
-            segment_bytes: config.flush_bytes,
-            segment_ms: ms(config.flush_secs),
-            level: config.compression_level,
-        };
-        workers.start(setup, events.clone())?;
-    }
-    drop::<(SyncSender<Abandoned>, Sender<Event>)>((salvage_queue, events));
-    let reloads = Arc::<Reloads>::default();
-    let mut supervisor = Supervisor {
-        inbox,
-        workers,
-        manager: Manager::from_env(),
-        health: Arc::clone(&health),
-        driver,
-        settings: Settings {
-            sources: surroundings.sources,
-            log: surroundings.log,
-            resolved: effective.resolved.clone(),
-            admin: admin_listener.as_ref().map(|(_, address)| *address),
-            live: Arc::clone(&live),
-            housekeeper: &housekeeper,
-            reloads: Arc::clone(&reloads),
-        },
+    let shared = Shared {
+        fs,
+        started,
+        health: Arc::new(Health::new(place.cpus.len())),
+        live,
+        cores: place.cpus.iter().map(|_| Arc::default()).collect(),
     };
-    if supervisor.wait_until_ready() {
-        let admin = admin_listener.as_ref().map(|(_, address)| address);
+    let reloads = Arc::<Reloads>::default();
+    if let Some((listener, _)) = &place.admin {
         let metrics = Metrics::new(Inputs {
-            cores,
-            health,
-            driver,
+            cores: shared.cores.clone(),
+            health: Arc::clone(&shared.health),
+            driver: place.driver,
             recovery,
             figures,
-            reloads,
-            live: Arc::clone(&live),
+            reloads: Arc::clone(&reloads),
+            live: Arc::clone(&shared.live),
             clock: worker::now,
             started: started.wall,
         });
-        if let Some((listener, _)) = &admin_listener {
-            let state = Admin {
-                live,
-                metrics,
-                clock: worker::now,
-            };
-            let threads = admin::start(listener, state);
-            threads.map_err(setup_error("the admin threads"))?;
-        }
-        let mut addresses = sockets.addresses;
-        addresses.sort();
-        let addresses: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
-        tracing::info!(
-            version = env!("CARGO_PKG_VERSION"),
-            addresses = addresses.join(","),
-            admin = admin.map_or("off".to_owned(), SocketAddr::to_string),
-            %driver,
-            workers = count,
-            ack = %config.ack,
-            data_dir = %fs.root().display(),
-            "started"
-        );
+        let admin = Admin {
+            live: Arc::clone(&shared.live),
+            metrics,
+            clock: worker::now,
+        };
+        admin::start(listener, admin).map_err(setup_error("the admin threads"))?;
+    }
+    let settings = Settings {
+        sources: surroundings.sources,
+        log: surroundings.log,
+        effective: effective.clone(),
+        admin: place.admin.as_ref().map(|(_, address)| *address),
+        live: Arc::clone(&shared.live),
+        housekeeper: &housekeeper,
+        reloads,
+    };
+    let mut supervisor = Supervisor {
+        inbox,
+        workers: Workers::default(),
+        manager: Manager::from_env(),
+        fed_ms: started.monotonic_ms,
+        health: Arc::clone(&shared.health),
+        driver: place.driver,
+        settings,
+        phase: Phase::Starting,
+    };
+    let started_event = place.describe(config, shared.fs.root().display().to_string());
+    supervisor
+        .workers
+        .start_all(config, place, shared, &salvage_queue, &events)?;
+    drop::<(SyncSender<Abandoned>, Sender<Event>)>((salvage_queue, events));
+    if supervisor.wait_until_ready() {
+        started_event();
         supervisor.tell_ready();
     }
     supervisor.wait_until_ended()?;
@@ -305,9 +270,76 @@ pub fn run(effective: &Effective, surroundings: Surroundings<'_>) -> Result<(), 
     if salvage.join().is_err() {
         tracing::error!("the salvage thread panicked");
     }
-    housekeeper.stop();
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Where the server runs: what it has of the machine.
+struct Place {
+    /// One for each core.
+    cpus: Vec<usize>,
+    driver: Driver,
+    sockets: Sockets,
+    admin: Option<(TcpListener, SocketAddr)>,
+    /// The most of one core.
+    connections_max: usize,
+}
+
+impl Place {
+    fn find(config: &Config, inherited: Vec<TcpListener>) -> Result<Place, RunError> {
+        let mut cpus = cpus().map_err(setup_error("the CPUs"))?;
+        cpus.truncate(config.workers.unwrap_or(cpus.len()));
+        let sockets = match inherited.is_empty() {
+            true => sockets::bind_all(config, cpus.len())?,
+            false => sockets::take_over(inherited, cpus.len())
+                .map_err(setup_error("the sockets of the service manager"))?,
+        };
+        let admin = bind_admin(config)?;
+        let (driver, why_not) = Driver::detect();
+        if let Some(why) = why_not {
+            tracing::warn!(%driver, why, "no io_uring");
+        }
+        let connections_max = connections_max(cpus.len()).map_err(setup_error("descriptors"))?;
+        Ok(Place {
+            cpus,
+            driver,
+            sockets,
+            admin,
+            connections_max,
+        })
+    }
+
+    /// What is to be logged once the server takes reports.
+    fn describe(&self, config: &Config, root: String) -> impl Fn() + use<> {
+        let mut addresses = self.sockets.addresses.clone();
+        addresses.sort();
+        let addresses: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
+        let admin = self.admin.as_ref().map(|(_, address)| address.to_string());
+        let (driver, workers) = (self.driver, self.cpus.len());
+        let ack = config.ack;
+        move || {
+            tracing::info!(
+                version = env!("CARGO_PKG_VERSION"),
+                addresses = addresses.join(","),
+                admin = admin.as_deref().unwrap_or("off"),
+                %driver,
+                workers,
+                %ack,
+                data_dir = root,
+                "started"
+            );
+        }
+    }
+}
+
+/// What the cores share.
+struct Shared {
+    fs: Fs,
+    started: Now,
+    health: Arc<Health>,
+    live: Arc<LiveSettings>,
+    /// Of each core, its own.
+    cores: Vec<Arc<CoreMetrics>>,
 }
 
 fn bind_admin(config: &Config) -> Result<Option<(TcpListener, SocketAddr)>, RunError> {
@@ -383,6 +415,42 @@ struct Workers {
 }
 
 impl Workers {
+    fn start_all(
+        &mut self,
+        config: &Config,
+        place: Place,
+        shared: Shared,
+        salvage: &SyncSender<Abandoned>,
+        events: &Sender<Event>,
+    ) -> Result<(), RunError> {
+        let connection_counts = Arc::new(ConnectionCounts::new());
+        let by_core = place.cpus.into_iter().zip(place.sockets.by_core);
+        for ((core, (cpu, listeners)), metrics) in (0..).zip(by_core).zip(shared.cores) {
+            let setup = Setup {
+                core,
+                cpu,
+                driver: place.driver,
+                listeners,
+                listeners_owner: place.sockets.owner,
+                fs: shared.fs.clone(),
+                salvage: SyncSender::clone(salvage),
+                health: Arc::clone(&shared.health),
+                started_ms: shared.started.monotonic_ms,
+                ack: config.ack,
+                live: Arc::clone(&shared.live),
+                connection_counts: Arc::clone(&connection_counts),
+                metrics,
+                connections_max: place.connections_max,
+                held_bytes_max: config.shard_bytes_max,
+                segment_bytes: config.flush_bytes,
+                segment_ms: ms(config.flush_secs),
+                level: config.compression_level,
+            };
+            self.start(setup, events.clone())?;
+        }
+        Ok(())
+    }
+
     fn start(&mut self, setup: Setup, events: Sender<Event>) -> Result<(), RunError> {
         let (drain, drained) = oneshot::channel();
         let core = setup.core;
@@ -420,9 +488,21 @@ struct Supervisor<'a> {
     inbox: Receiver<Event>,
     workers: Workers,
     manager: Manager,
+    /// When the manager was told last.
+    fed_ms: u64,
     health: Arc<Health>,
     driver: Driver,
     settings: Settings<'a>,
+    phase: Phase,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Starting,
+    /// The settings are to be read again once it has started.
+    StartingToReload,
+    Running,
+    Draining,
 }
 
 impl Supervisor<'_> {
@@ -432,8 +512,7 @@ impl Supervisor<'_> {
         while waiting > 0 {
             match self.inbox.recv() {
                 Ok(Event::Ready) => waiting -= 1,
-                // They have just been read.
-                Ok(Event::Reload) => (),
+                Ok(Event::Reload) => self.phase = Phase::StartingToReload,
                 Ok(Event::Stop) => {
                     self.drain();
                     return false;
@@ -451,6 +530,9 @@ impl Supervisor<'_> {
     fn tell_ready(&mut self) {
         let status = self.status();
         self.manager.ready(&status);
+        if std::mem::replace(&mut self.phase, Phase::Running) == Phase::StartingToReload {
+            self.reload();
+        }
     }
 
     fn wait_until_ended(mut self) -> Result<(), RunError> {
@@ -473,20 +555,28 @@ impl Supervisor<'_> {
             let Some(period) = self.manager.period() else {
                 return self.inbox.recv().ok();
             };
-            match self.inbox.recv_timeout(period) {
+            let now_ms = worker::now().monotonic_ms;
+            let left_ms = (self.fed_ms + ms(period)).saturating_sub(now_ms);
+            if left_ms == 0 {
+                // Also when one event follows the other.
+                let (last_tick, status) = (self.health.last_tick(), self.status());
+                self.manager.feed(last_tick, now_ms, &status);
+                self.fed_ms = now_ms;
+                continue;
+            }
+            match self.inbox.recv_timeout(Duration::from_millis(left_ms)) {
                 Ok(event) => return Some(event),
                 Err(RecvTimeoutError::Disconnected) => return None,
-                Err(RecvTimeoutError::Timeout) => {
-                    let now_ms = worker::now().monotonic_ms;
-                    let (last_tick, status) = (self.health.last_tick(), self.status());
-                    self.manager.feed(last_tick, now_ms, &status);
-                }
+                Err(RecvTimeoutError::Timeout) => (),
             }
         }
     }
 
     /// How things are, in words.
     fn status(&self) -> String {
+        if self.phase == Phase::Draining {
+            return "draining".to_owned();
+        }
         let now_ms = worker::now().monotonic_ms;
         let verdicts: Vec<Verdict> = self.health.verdicts(now_ms).collect();
         let refusing = verdicts
@@ -502,12 +592,18 @@ impl Supervisor<'_> {
     }
 
     fn reload(&mut self) {
+        if self.phase == Phase::Draining {
+            tracing::warn!("settings not reloaded, the server is stopping");
+            return;
+        }
         self.manager.reloading();
         self.settings.reload();
         self.tell_ready();
     }
 
     fn drain(&mut self) {
+        self.phase = Phase::Draining;
+        self.settings.housekeeper.stop();
         self.manager.stopping();
         self.workers.drain();
     }

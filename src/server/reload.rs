@@ -4,19 +4,18 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::config::{Effective, Reload, Resolved, Sources, changes};
+use crate::config::{Effective, Reload, Sources, changes};
 use crate::housekeeping::Housekeeper;
 use crate::live::LiveSettings;
 use crate::log::{self, Log};
 use crate::metrics::Reloads;
-use crate::retention::Limits;
 
 /// What is in effect, and where it is read again.
 pub(super) struct Settings<'a> {
     pub(super) sources: &'a Sources,
     pub(super) log: &'a Log,
     /// In effect: those that need a restart are as the server was started with them.
-    pub(super) resolved: Vec<Resolved>,
+    pub(super) effective: Effective,
     /// Where the admin listener is.
     pub(super) admin: Option<SocketAddr>,
     pub(super) live: Arc<LiveSettings>,
@@ -49,6 +48,15 @@ impl Settings<'_> {
             let problems = problems.iter().map(|problem| log::chain(problem));
             problems.collect::<Vec<String>>()
         })?;
+        if let Some(file) = &self.effective.file
+            && effective.file.as_ref() != Some(file)
+        {
+            // It may be being replaced: by defaults, everybody could come in.
+            let file = file.display();
+            return Err(vec![format!(
+                "{file}: expected the file of the start, found none there"
+            )]);
+        }
         match self.admin {
             // The address can have changed with the token, and only the token would take effect.
             Some(address)
@@ -65,11 +73,9 @@ impl Settings<'_> {
 
     fn apply(&mut self, effective: &Effective) {
         let config = &effective.config;
-        let changes = changes(&self.resolved, &effective.resolved);
+        let changes = changes(&self.effective.resolved, &effective.resolved);
         self.live.store(Arc::new(self.live.load().renewed(config)));
-        if !self.housekeeper.set_limits(Limits::of(config)) {
-            tracing::warn!("housekeeping is behind: retention goes on by its former limits");
-        }
+        self.housekeeper.wake();
         self.log.set_level(log::level(config));
         log::warn_of_exposed(effective);
         for change in &changes {
@@ -83,11 +89,12 @@ impl Settings<'_> {
             let change = changes.iter().find(|change| change.key == key);
             change.is_some_and(|change| change.reload == Reload::Live)
         };
-        for (old, new) in self.resolved.iter_mut().zip(&effective.resolved) {
+        for (old, new) in self.effective.resolved.iter_mut().zip(&effective.resolved) {
             if is_live(old.key) {
                 old.clone_from(new);
             }
         }
+        self.effective.file.clone_from(&effective.file);
         tracing::info!(changes = changes.len(), "settings reloaded");
     }
 }

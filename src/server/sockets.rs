@@ -7,20 +7,11 @@ use std::time::Duration;
 
 use super::RunError;
 use crate::config::{Config, Source};
-use crate::rt::net::{Share, adopt_listener, bind_listener};
+use crate::rt::net::{Owner, Share, adopt_listener, bind_listener};
 
 /// How often a port in use is tried, and the time between two tries.
 const PORT_TRIES: u32 = 100;
 const PORT_PAUSE: Duration = Duration::from_millis(10);
-
-/// Who else has a listening socket, and so its queue of connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Owner {
-    /// Nobody: what is queued ends with the socket.
-    Server,
-    /// The service manager, who hands it to the next server.
-    ServiceManager,
-}
 
 /// The public sockets.
 pub(super) struct Sockets {

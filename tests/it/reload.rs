@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{Driver, Server, both_drivers, post, wait_until};
+use crate::support::{Driver, Server, both_drivers, plain_exchange, post, wait_until};
 
 both_drivers!(
     settings_take_effect_while_running,
@@ -15,6 +15,7 @@ both_drivers!(
     a_bad_file_changes_nothing,
     a_wide_admin_listener_keeps_its_token,
     a_full_disk_heals_by_a_setting,
+    a_file_that_vanishes_changes_nothing,
 );
 
 const REPORT: &str = r#"{"clientId":"c","timestamp":"t","hosts":[]}"#;
@@ -193,6 +194,10 @@ fn a_wide_admin_listener_keeps_its_token(driver: Driver) {
     fs::write(&path, "").expect("the file is written");
     server.signal(Signal::HUP);
     let refused = server.wait_for_event("settings not reloaded");
+    let port = server.admin().port();
+    let request = "GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
+    let (head, _) = plain_exchange(([127, 0, 0, 1], port).into(), request);
+    assert!(head.starts_with("HTTP/1.1 401 "), "{head}");
     let problem = refused["problem"].as_str().expect("a text");
     assert!(
         problem.starts_with("admin_token: expected a token until the next start"),
@@ -220,4 +225,27 @@ fn a_full_disk_heals_by_a_setting(driver: Driver) {
     assert_eq!(received, metrics.sum(&["netwatch_reports_total"]));
     assert_eq!(metrics.sum(&["netwatch_reports_total", "stored"]), 1);
     assert_eq!(metrics.sum(&["netwatch_disk_reserve_bytes"]), 0);
+}
+
+/// It may be being replaced: the defaults that are left would let everybody in.
+fn a_file_that_vanishes_changes_nothing(driver: Driver) {
+    let home = TempDir::new().expect("a directory");
+    let dir = home.path().join("netwatch-server");
+    fs::create_dir(&dir).expect("a directory");
+    let path = dir.join("config.toml");
+    fs::write(&path, "cors_origins = [\"https://b.example\"]\n").expect("the file is written");
+    let home = home.path().to_str().expect("its path is text");
+    let server = Server::start(driver, &[("WORKERS", "1"), ("XDG_CONFIG_HOME", home)]);
+    fs::remove_file(&path).expect("the file is removed");
+    server.signal(Signal::HUP);
+    let refused = server.wait_for_event("settings not reloaded");
+    let expected = format!(
+        "{}: expected the file of the start, found none there",
+        path.display()
+    );
+    assert_eq!(refused["problem"], expected.as_str());
+    fs::write(&path, "cors_origins = \"any\"\n").expect("the file is written");
+    server.signal(Signal::HUP);
+    let changed = server.wait_for_event("setting changed");
+    assert_eq!(changed["key"], "cors_origins");
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use netwatch_server::config::Config;
 use netwatch_server::disk::Fs;
 use netwatch_server::housekeeping::{self, Figures, Held, Housekeeping};
+use netwatch_server::live::{Live, LiveSettings};
 use netwatch_server::retention::{Limits, Reason};
 use netwatch_server::segment::name::{SegmentName, sidecar_of};
 use netwatch_server::time::Timestamp;
@@ -253,6 +254,13 @@ fn what_cannot_be_removed_is_said(driver: Driver) {
     assert_eq!(server.stop().code(), Some(0));
 }
 
+fn live(limits: Limits) -> Arc<LiveSettings> {
+    Arc::new(LiveSettings::from_pointee(Live {
+        retention: limits,
+        ..Live::from_config(&Config::default())
+    }))
+}
+
 #[test]
 fn a_pass_that_failed_is_made_again() {
     let dir = data_dir();
@@ -264,7 +272,8 @@ fn a_pass_that_failed_is_made_again() {
     without_override(|| {
         let fs = Fs::lock(dir).expect("nobody else has it");
         let figures = Arc::new(Figures::default());
-        let mut housekeeping = Housekeeping::new(fs, limits(Some(DAY), None), Arc::clone(&figures));
+        let mut housekeeping =
+            Housekeeping::new(fs, live(limits(Some(DAY), None)), Arc::clone(&figures));
         for place in [dir, &dir.join(".index")] {
             set_mode(place, 0o500);
         }
@@ -312,18 +321,17 @@ fn figures() {
     put(&dir.join(".corrupt"), "reports-aside", 20);
     put(&dir.join(".corrupt"), "reports-aside.1", 30);
     let figures = Arc::new(Figures::default());
-    let mut housekeeping = Housekeeping::new(fs, Limits::default(), Arc::clone(&figures));
+    let settings = live(Limits::default());
+    let mut housekeeping = Housekeeping::new(fs, Arc::clone(&settings), Arc::clone(&figures));
     let now = now();
-    housekeeping.look();
+    // Without limits everything stays.
+    housekeeping.pass(now);
     assert_eq!(figures.sealed(), held(4, 11_111));
     assert_eq!(figures.open(), held(1, 5_000_000));
     assert_eq!(figures.corrupt(), held(2, 50));
     let space = figures.space();
     assert!(0 < space.free_bytes && space.free_bytes < space.size_bytes);
-    // Without limits everything stays.
-    housekeeping.pass(now);
-    assert_eq!(figures.sealed(), held(4, 11_111));
-    housekeeping.set_limits(limits(Some(DAY * 5), Some(11_010)));
+    settings.swap(live(limits(Some(DAY * 5), Some(11_010))).load_full());
     housekeeping.pass(now);
     assert_eq!(names(dir), segments[2..]);
     assert_eq!(figures.sealed(), held(2, 11_001));
@@ -335,7 +343,7 @@ fn figures() {
     fs::remove_file(dir.join(&segments[2])).expect("it is there");
     housekeeping.pass(now);
     assert_eq!(figures.sealed(), held(2, 10_008));
-    housekeeping.set_limits(limits(None, Some(10_007)));
+    settings.swap(live(limits(None, Some(10_007))).load_full());
     housekeeping.pass(now);
     assert_eq!(names(dir), [newest]);
     assert_eq!(figures.sealed(), held(1, 7));
@@ -354,10 +362,15 @@ fn new_limits_take_effect_at_once() {
     put(dir, &segment, 100);
     let fs = Fs::lock(dir).expect("nobody else has it");
     let figures = Arc::new(Figures::default());
-    let housekeeper = housekeeping::start(fs, Limits::default(), Arc::clone(&figures), now);
-    let housekeeper = housekeeper.expect("there is a thread");
-    assert_eq!(figures.sealed(), held(1, 100), "before the thread is there");
-    assert!(housekeeper.set_limits(limits(Some(DAY), None)));
+    let settings = live(Limits::default());
+    let started = housekeeping::start(fs, Arc::clone(&settings), Arc::clone(&figures), now);
+    let housekeeper = started.expect("there is a thread");
+    assert!(figures.space().size_bytes > 0, "before the first pass");
+    wait_until("the first pass has ended", || {
+        figures.sealed() == held(1, 100)
+    });
+    settings.swap(live(limits(Some(DAY), None)).load_full());
+    housekeeper.wake();
     wait_until("the segment is removed", || figures.sealed() == held(0, 0));
     assert_eq!(figures.removed(Reason::Age), held(1, 100));
     assert_eq!(nice("housekeeping"), [19]);

@@ -180,6 +180,8 @@ fn what_is_no_listener_stops_the_start(driver: Driver) {
     let null = std::fs::File::open("/dev/null").expect("it is there");
     let mut shell = Command::new("sh");
     shell.env_clear().envs(driver.env().iter().copied());
+    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/config");
+    shell.env("XDG_CONFIG_HOME", config);
     shell.args([
         "-c",
         "exec 3<&0; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$@\"",
