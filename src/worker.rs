@@ -7,7 +7,7 @@
 //!                    on their connection; idle ones end    commit, the last seal
 //! ```
 //!
-//! A drain ends when no connection is left. After [`Setup::drain_ms`] those that wait for their client are
+//! A drain ends when no connection is left. After [`Live::drain_ms`] those that wait for their client are
 //! cut off; those whose report is being committed are answered when it is, however long the disk takes.
 
 use std::cell::{Cell, RefCell};
