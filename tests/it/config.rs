@@ -355,6 +355,8 @@ fn each_layer_hides_those_below() {
         .map(|row| format!("{} = {:?}", row.0, row.1))
         .collect();
     fs::write(&path, text.join("\n")).expect("the directory can be written");
+    // No warning of the secrets in it.
+    fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("the file is ours");
     let env: Vec<(String, &str)> = VALUES
         .iter()
         .map(|row| (row.0.to_ascii_uppercase(), row.2))
