@@ -9,7 +9,8 @@ use indicatif::ProgressBar;
 use netwatch_server::command::{Command, Retention, Verify};
 use netwatch_server::config::{ConfigError, Effective, Flags, Sources, nearest_flag};
 use netwatch_server::log::{self, Log, chain};
-use netwatch_server::retention::{self, Limits, Mode};
+use netwatch_server::retention::command::{self, Mode};
+use netwatch_server::retention::{self, Limits};
 use netwatch_server::server::{self, Surroundings};
 use netwatch_server::verify::{self, Verdict};
 use netwatch_server::{systemd, worker};
@@ -155,12 +156,12 @@ fn verify(arguments: &Verify, sources: &Sources) -> Verdict {
     outcome.verdict()
 }
 
-fn retention(arguments: &Retention, sources: &Sources) -> retention::Verdict {
+fn retention(arguments: &Retention, sources: &Sources) -> command::Verdict {
     let config = match sources.resolve() {
         Ok(effective) => effective.config,
         Err(problems) => {
             complain_of(&problems);
-            return retention::Verdict::Unknown;
+            return command::Verdict::Unknown;
         }
     };
     let dir = arguments.dir.as_ref().unwrap_or(&config.data_dir);
@@ -168,11 +169,11 @@ fn retention(arguments: &Retention, sources: &Sources) -> retention::Verdict {
         true => Mode::DryRun,
         false => Mode::Remove,
     };
-    let outcome = match retention::run(dir, Limits::of(&config), mode, worker::now) {
+    let outcome = match command::run(dir, Limits::of(&config), mode, worker::now) {
         Ok(outcome) => outcome,
         Err(error) => {
             complain(chain(&error));
-            return retention::Verdict::Unknown;
+            return command::Verdict::Unknown;
         }
     };
     let mut out = io::stdout().lock();

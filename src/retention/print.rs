@@ -4,7 +4,8 @@ use std::io::{self, Write};
 
 use serde_json::{Value, json};
 
-use super::{Fate, Going, Limits, Mode, Outcome};
+use super::Limits;
+use super::command::{Fate, Going, Mode, Outcome};
 use crate::time::Timestamp;
 
 /// A line for each segment that goes: name, bytes, age, reason; and a summary as the last line.

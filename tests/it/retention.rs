@@ -380,6 +380,40 @@ fn new_limits_take_effect_at_once() {
     assert_eq!(names(dir), [""; 0]);
 }
 
+/// The limits are taken back as soon as the pass has removed something.
+#[test]
+fn a_pass_ends_where_its_limits_do() {
+    const SEGMENTS: u64 = 20_000;
+    let dir = data_dir();
+    let dir = dir.path();
+    for number in 0..SEGMENTS {
+        put(dir, &format!("reports-{number:05}.jsonl.zst"), 1);
+    }
+    let fs = Fs::lock(dir).expect("nobody else has it");
+    let figures = Arc::new(Figures::default());
+    let settings = live(Limits::default());
+    let started = housekeeping::start(fs, Arc::clone(&settings), Arc::clone(&figures), now);
+    let housekeeper = started.expect("there is a thread");
+    wait_until("the first pass has ended", || {
+        figures.sealed() == held(SEGMENTS, SEGMENTS)
+    });
+    // All but one are too much.
+    settings.swap(live(limits(None, Some(1))).load_full());
+    housekeeper.wake();
+    while figures.removed(Reason::Bytes).segments == 0 {
+        std::hint::spin_loop();
+    }
+    settings.swap(live(Limits::default()).load_full());
+    wait_until("the pass has ended", || {
+        let removed = figures.removed(Reason::Bytes).segments;
+        figures.sealed() == held(SEGMENTS - removed, SEGMENTS - removed)
+    });
+    let left = names(dir).len() as u64;
+    assert_eq!(left + figures.removed(Reason::Bytes).segments, SEGMENTS);
+    assert!(left > 1, "it has gone on to its end");
+    housekeeper.stop();
+}
+
 /// The priorities of this process's threads of this name (proc_pid_stat(5)).
 fn nice(name: &str) -> Vec<i32> {
     let tasks = fs::read_dir("/proc/self/task").expect("a process has threads");

@@ -100,7 +100,7 @@ fn files_are_touched_by_the_disk_alone() {
             "src/command.rs",
             "src/config/",
             "src/disk/",
-            "src/retention/mod.rs",
+            "src/retention/command.rs",
             "src/verify/mod.rs",
         ],
     );
