@@ -220,6 +220,10 @@ impl Worker {
         let connections = Connections::new();
         connections.expire(now().monotonic_ms);
         setup.health.note_tick(setup.core, now().monotonic_ms);
+        setup
+            .metrics
+            .connections_max
+            .set(setup.connections_max as u64);
         let seen = setup.live.load_full();
         let free_bytes_min = Rc::new(Cell::new(seen.free_bytes_min));
         let commit = commit_loop(&setup, Rc::clone(&shard), Rc::clone(&free_bytes_min))?;

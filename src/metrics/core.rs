@@ -178,6 +178,8 @@ pub struct CoreMetrics {
     pub connections: Counter,
     /// As the last tick found it.
     pub open_connections: Gauge,
+    /// How many may be open.
+    pub connections_max: Gauge,
     /// Connections that were closed since their address has as many as it may.
     pub refused_connections: Counter,
     /// Failures of `accept4(2)`.
@@ -220,6 +222,7 @@ impl Default for CoreMetrics {
             received_bytes: Counter::default(),
             connections: Counter::default(),
             open_connections: Gauge::default(),
+            connections_max: Gauge::default(),
             refused_connections: Counter::default(),
             accept_errors: Counter::default(),
             buffer_bytes: Gauge::default(),

@@ -98,6 +98,8 @@ families! {
         "Bytes of the segments that are present as files, by state";
     Gauge "netwatch_open_connections" ["core"]
         "Connections of clients that are open";
+    Gauge "netwatch_connections_max" ["core"]
+        "Connections of clients that may be open at most";
     Counter "netwatch_connections_total" ["core"]
         "Connections that were accepted";
     Counter "netwatch_refused_connections_total" ["core"]

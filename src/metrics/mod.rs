@@ -330,6 +330,9 @@ impl Inputs {
         self.per_core(out, "netwatch_open_connections", |core| {
             core.open_connections.get()
         })?;
+        self.per_core(out, "netwatch_connections_max", |core| {
+            core.connections_max.get()
+        })?;
         self.per_core(out, "netwatch_connections_total", |core| {
             core.connections.get()
         })?;
