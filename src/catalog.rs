@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 
-use crate::disk::{Dir, Disk, EntryKind, Fs, Stat, block_on};
+use crate::disk::{Dir, Fs, Stat};
 use crate::segment::name::{SegmentName, is_segment, segment_of, sidecar_of};
 use crate::time::Timestamp;
 
@@ -215,28 +215,15 @@ impl Listing {
     }
 }
 
-/// The regular files of a directory, sorted.
 fn names(fs: &Fs, dir: Dir) -> Result<Vec<String>, LookError> {
-    let entries = match block_on(fs.list(dir)) {
-        Ok(entries) => entries,
-        // A directory that only the Go server has written has none of ours.
-        Err(error) if dir != Dir::Sealed && error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        Err(source) => {
-            return Err(LookError {
-                operation: "list",
-                path: match dir {
-                    Dir::Sealed => "the data directory".to_owned(),
-                    _ => dir.prefix().trim_end_matches('/').to_owned(),
-                },
-                source,
-            });
-        }
-    };
-    Ok(entries
-        .into_iter()
-        .filter(|entry| entry.kind == EntryKind::File)
-        .map(|entry| entry.name)
-        .collect())
+    fs.files(dir).map_err(|source| LookError {
+        operation: "list",
+        path: match dir {
+            Dir::Sealed => "the data directory".to_owned(),
+            _ => dir.prefix().trim_end_matches('/').to_owned(),
+        },
+        source,
+    })
 }
 
 #[cfg(test)]

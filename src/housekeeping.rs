@@ -24,7 +24,7 @@ use std::time::Duration;
 use rustix::process::setpriority_process;
 
 use crate::catalog::Catalog;
-use crate::disk::{Dir, Disk, EntryKind, Fs, Removal, Space, block_on};
+use crate::disk::{Dir, Fs, Removal, Space};
 use crate::live::LiveSettings;
 use crate::retention::{Limits, Reason, plan, remove, remove_sidecar};
 use crate::segment::name::is_segment;
@@ -299,11 +299,8 @@ impl Housekeeping {
     /// The regular files of a directory.
     fn count(&self, dir: Dir, counts: impl Fn(&str) -> bool) -> io::Result<Held> {
         let mut held = Held::default();
-        for entry in block_on(self.fs.list(dir))? {
-            if entry.kind != EntryKind::File || !counts(&entry.name) {
-                continue;
-            }
-            match self.fs.stat(dir, &entry.name) {
+        for name in self.fs.files(dir)?.iter().filter(|name| counts(name)) {
+            match self.fs.stat(dir, name) {
                 Ok(stat) => {
                     held.segments += 1;
                     held.bytes += stat.bytes;

@@ -215,6 +215,25 @@ impl Fs {
         }
     }
 
+    /// The names of the regular files of a directory, sorted. A data directory that only the Go server has
+    /// written has no other directories in it, and no files in them.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be listed.
+    pub fn files(&self, dir: Dir) -> io::Result<Vec<String>> {
+        let entries = match self.list_now(dir) {
+            Err(error) if dir != Dir::Sealed && error.kind() == io::ErrorKind::NotFound => {
+                Vec::new()
+            }
+            result => result?,
+        };
+        let files = entries
+            .into_iter()
+            .filter(|entry| entry.kind == EntryKind::File);
+        Ok(files.map(|entry| entry.name).collect())
+    }
+
     /// Length and time of an entry.
     ///
     /// # Errors

@@ -24,8 +24,8 @@ use std::thread;
 
 pub use self::check::{Checked, PROBLEMS_MAX};
 
-use crate::disk::{Dir, EntryKind, Fs, block_on};
-use crate::disk::{Disk, OpenError};
+use crate::disk::OpenError;
+use crate::disk::{Dir, Fs};
 use crate::segment::name::is_segment;
 
 /// What a whole directory is like.
@@ -98,16 +98,8 @@ fn segments(fs: &Fs) -> io::Result<Vec<(Dir, String)>> {
     let mut files: Vec<(Dir, String)> = Vec::new();
     // The open ones first: one that is sealed in between is then seen twice, not missed.
     for dir in [Dir::Open, Dir::Sealed] {
-        let entries = match block_on(fs.list(dir)) {
-            Ok(entries) => entries,
-            // A directory that only the Go server has written has no `.open`.
-            Err(error) if dir == Dir::Open && error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(error),
-        };
-        let segments = entries
-            .into_iter()
-            .filter(|entry| entry.kind == EntryKind::File && is_segment(&entry.name));
-        files.extend(segments.map(|entry| (dir, entry.name)));
+        let segments = fs.files(dir)?.into_iter().filter(|name| is_segment(name));
+        files.extend(segments.map(|name| (dir, name)));
     }
     // Of the two, the sealed one.
     files.sort_by(|(a_dir, a), (b_dir, b)| (a, a_dir).cmp(&(b, b_dir)));
