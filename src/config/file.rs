@@ -103,11 +103,18 @@ enum Value {
 }
 
 impl Entry {
-    /// The value as the text that a flag would have for it.
-    pub(super) fn found(&self, takes_list: bool) -> Found {
+    /// The value of a setting that is a list, as the text that a flag would have for it.
+    pub(super) fn found_as_list(&self) -> Found {
+        match &self.value {
+            Value::List(items) => Found::Text(OsString::from(items.join(","))),
+            _ => self.found(),
+        }
+    }
+
+    /// The same of any other setting.
+    pub(super) fn found(&self) -> Found {
         match &self.value {
             Value::Text(text) => Found::Text(OsString::from(text)),
-            Value::List(items) if takes_list => Found::Text(OsString::from(items.join(","))),
             Value::List(_) => Found::Kind("an array"),
             Value::Other(kind) => Found::Kind(kind),
         }
@@ -318,7 +325,7 @@ mod tests {
         fn check(text: &str, expected: &str) {
             let mut found = String::new();
             for entry in parsed(text.as_bytes()).unwrap() {
-                let (list, one) = (entry.found(true), entry.found(false));
+                let (list, one) = (entry.found_as_list(), entry.found());
                 writeln!(found, "{} {}: {list}; {one}", entry.line, entry.key).unwrap();
             }
             assert_eq!(found.trim_end(), expected);

@@ -219,7 +219,7 @@ impl Layers<'_> {
         flag: Option<&str>,
         default: &'static str,
     ) -> Option<D::Value> {
-        let in_file = self.read_file(key, D::IS_LIST);
+        let in_file = self.read_file::<D>(key);
         if D::IS_SECRET
             && let Some((Found::Text(text), _)) = &in_file
             && text != default
@@ -267,10 +267,14 @@ impl Layers<'_> {
         None
     }
 
-    fn read_file(&self, key: &str, takes_list: bool) -> Option<(Found, Source)> {
+    fn read_file<D: Domain>(&self, key: &str) -> Option<(Found, Source)> {
         let file = self.file.as_ref()?;
         let entry = file.entry(key)?;
-        Some((entry.found(takes_list), file.source(entry)))
+        let found = match D::IS_LIST {
+            true => entry.found_as_list(),
+            false => entry.found(),
+        };
+        Some((found, file.source(entry)))
     }
 
     fn exposed(&self) -> Option<Exposed> {
