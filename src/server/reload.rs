@@ -52,9 +52,13 @@ impl Settings<'_> {
             && effective.file.as_ref() != Some(file)
         {
             // It may be being replaced: by defaults, everybody could come in.
+            let found = match &effective.file {
+                Some(other) => other.display().to_string(),
+                None => "none".to_owned(),
+            };
             let file = file.display();
             return Err(vec![format!(
-                "{file}: expected the file of the start, found none there"
+                "{file}: expected the file of the start, found {found}"
             )]);
         }
         match self.admin {

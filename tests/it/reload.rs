@@ -240,7 +240,7 @@ fn a_file_that_vanishes_changes_nothing(driver: Driver) {
     server.signal(Signal::HUP);
     let refused = server.wait_for_event("settings not reloaded");
     let expected = format!(
-        "{}: expected the file of the start, found none there",
+        "{}: expected the file of the start, found none",
         path.display()
     );
     assert_eq!(refused["problem"], expected.as_str());
