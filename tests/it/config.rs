@@ -768,7 +768,15 @@ fn a_port_has_one_server(driver: Driver) {
     server.connect().expect_kept();
     // … nor a stranger.
     let stranger = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    check(stranger.local_addr().expect("it is bound").port());
+    let taken = stranger.local_addr().expect("it is bound");
+    check(taken.port());
+    // The admin listener's has a name of its own.
+    let message =
+        format!("cannot listen on {taken} (ADMIN_ADDR): Address already in use (os error 98)");
+    let dir = TempDir::new().expect("a temporary directory can be made");
+    let dir = dir.path().to_str().expect("its path is text");
+    let settings = [("DATA_DIR", dir), ("ADMIN_ADDR", &taken.to_string())];
+    refuses_to_start(driver, &settings, &message);
 }
 
 fn a_directory_that_cannot_be_used(driver: Driver) {
