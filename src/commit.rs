@@ -25,6 +25,7 @@ use crate::health::Health;
 use crate::metrics::core::CoreMetrics;
 use crate::rt::{self, JoinHandle, Panicked};
 use crate::segment::name::{CoreIndex, SegmentName};
+use crate::segment::open::{OpenSegment, OpenSegments};
 use crate::segment::recover::PROBE_PREFIX;
 use crate::segment::writer::{
     self, Abandoned, Encoder, Frame, Reach, WriteError, Writer, reserve_space,
@@ -60,6 +61,14 @@ pub struct Outlets {
     pub salvage: SyncSender<Abandoned>,
     /// Of this core.
     pub metrics: Arc<CoreMetrics>,
+    /// What readers may take of the segments of this core.
+    pub open: Arc<OpenSegments>,
+}
+
+/// The segment that a core writes, and what readers see of it.
+struct Open<D: Disk> {
+    writer: Writer<D>,
+    shown: Arc<OpenSegment>,
 }
 
 /// A core's commit loop and all that it owns.
@@ -71,9 +80,10 @@ pub struct CommitLoop<D: Disk, C> {
     health: Arc<Health>,
     salvage: SyncSender<Abandoned>,
     metrics: Arc<CoreMetrics>,
+    shown: Arc<OpenSegments>,
     encoder: Encoder,
     scratch: Vec<u8>,
-    open: Option<Writer<D>>,
+    open: Option<Open<D>>,
     /// The names of the last segments that were given up; at most [`ABANDONED_MAX`].
     abandoned: VecDeque<String>,
     /// At most one seal runs beside the commits.
@@ -99,6 +109,7 @@ where
             health,
             salvage,
             metrics,
+            open: shown,
         } = outlets;
         CommitLoop {
             policy,
@@ -108,6 +119,7 @@ where
             health,
             salvage,
             metrics,
+            shown,
             encoder,
             scratch: Vec::new(),
             open: None,
@@ -191,10 +203,11 @@ where
     }
 
     async fn try_commit(&mut self, batch: &Batch) -> Result<(), WriteError> {
-        let mut segment = match self.open.take() {
-            Some(segment) => segment,
+        let mut open = match self.open.take() {
+            Some(open) => open,
             None => self.create(batch).await?,
         };
+        let segment = &mut open.writer;
         let text_bytes = batch.text.len();
         let free_bytes_min = self.policy.free_bytes_min.get();
         let reserved = segment
@@ -202,10 +215,10 @@ where
             .await;
         if let Err(error) = reserved {
             if segment.is_empty() {
-                self.abandon(segment.abandon());
+                self.abandon(open.writer.abandon());
             } else {
                 // What it holds is whole, and its end has space.
-                self.end_and_seal(segment, Reason::Failure).await;
+                self.end_and_seal(open, Reason::Failure).await;
             }
             return Err(error);
         }
@@ -223,6 +236,7 @@ where
             .commit(&*self.disk, &mut self.encoder, &mut self.scratch, commit)
             .await;
         if committed.is_ok() {
+            open.shown.note_committed(segment.file_bytes());
             self.metrics.lines.add(u64::from(batch.lines));
             self.metrics.raw_bytes.add(text_bytes as u64);
             let compressed = segment.file_bytes() - file_bytes;
@@ -230,22 +244,22 @@ where
         }
         match (committed, batch.then) {
             (Err(error), _) => {
-                self.abandon(segment.abandon());
+                self.abandon(open.writer.abandon());
                 Err(error)
             }
             (Ok(()), Then::KeepOpen) => {
-                self.open = Some(segment);
+                self.open = Some(open);
                 Ok(())
             }
             (Ok(()), Then::Seal(reason)) => {
                 self.metrics.flushes(reason).add(1);
-                self.seal_beside(segment).await;
+                self.seal_beside(open.writer).await;
                 Ok(())
             }
         }
     }
 
-    async fn create(&mut self, batch: &Batch) -> Result<Writer<D>, WriteError> {
+    async fn create(&mut self, batch: &Batch) -> Result<Open<D>, WriteError> {
         let mut first = SegmentName {
             time: batch.first,
             core: self.policy.core,
@@ -254,26 +268,29 @@ where
         while self.abandoned.contains(&first.to_string()) {
             first = first.next();
         }
-        let segment = Writer::create(&*self.disk, &mut self.encoder, first).await?;
+        let writer = Writer::create(&*self.disk, &mut self.encoder, first).await?;
+        // Before the first byte of it: what a reader finds in the file, it finds here as well.
+        let shown = self.shown.note_created(writer.name());
         if self.policy.reach == Reach::Durable
-            && let Err(error) = segment.sync_name(&*self.disk).await
+            && let Err(error) = writer.sync_name(&*self.disk).await
         {
-            self.abandon(segment.abandon());
+            self.abandon(writer.abandon());
             return Err(error);
         }
-        Ok(segment)
+        Ok(Open { writer, shown })
     }
 
     async fn seal(&mut self, reason: Reason) {
-        if let Some(segment) = self.open.take() {
+        if let Some(open) = self.open.take() {
             let core = self.policy.core;
             self.health.begin_write(core, (self.clock)().monotonic_ms);
-            self.end_and_seal(segment, reason).await;
+            self.end_and_seal(open, reason).await;
             self.health.end_write(core);
         }
     }
 
-    async fn end_and_seal(&mut self, mut segment: Writer<D>, reason: Reason) {
+    async fn end_and_seal(&mut self, open: Open<D>, reason: Reason) {
+        let mut segment = open.writer;
         let file_bytes = segment.file_bytes();
         let ended = segment
             .end(&*self.disk, &mut self.encoder, &mut self.scratch)
@@ -298,10 +315,12 @@ where
         let disk = Rc::clone(&self.disk);
         let core = self.policy.core;
         let (salvage, metrics) = (self.salvage.clone(), Arc::clone(&self.metrics));
+        let shown = Arc::clone(&self.shown);
         self.sealing = Some(rt::spawn(async move {
             let as_found = segment.committed();
             match segment.seal(&*disk).await {
                 Ok(sealed) => {
+                    shown.note_sealed(&as_found.name);
                     metrics.sealed.add(1);
                     tracing::debug!(
                         core,

@@ -37,6 +37,7 @@ use crate::metrics::core::{CoreMetrics, Meter, Nanos};
 use crate::rt::net::{Connections, Listener, Owner, Stream, TickMs, is_of_connection};
 use crate::rt::{self, Driver, Either, JoinHandle, Once, Panicked};
 use crate::segment::name::CoreIndex;
+use crate::segment::open::OpenSegments;
 use crate::segment::writer::{Abandoned, Encoder, Reach};
 use crate::shard::{Gather, Limits, Refusal, Shard};
 use crate::time::{Now, Timestamp};
@@ -91,6 +92,8 @@ pub struct Setup {
     pub connection_counts: Arc<ConnectionCounts>,
     /// What the core counts and measures.
     pub metrics: Arc<CoreMetrics>,
+    /// What readers may take of its segments.
+    pub open: Arc<OpenSegments>,
     /// The most connections it keeps open.
     pub connections_max: usize,
     /// What its connections may read into and its shard may hold, together.
@@ -497,6 +500,7 @@ fn commit_loop(
         health: Arc::clone(&setup.health),
         salvage: setup.salvage.clone(),
         metrics: Arc::clone(&setup.metrics),
+        open: Arc::clone(&setup.open),
     };
     let clock: fn() -> Now = now;
     Ok(CommitLoop::new(

@@ -240,6 +240,7 @@ impl Core {
                 health: Arc::clone(&health),
                 salvage,
                 metrics: Arc::clone(&meter.metrics),
+                open: Arc::default(),
             },
             Encoder::new(1).expect("an encoder"),
         );

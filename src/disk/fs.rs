@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -234,6 +234,21 @@ impl Fs {
         Ok(files.map(|entry| entry.name).collect())
     }
 
+    /// All bytes of a file that has at most so many.
+    ///
+    /// # Errors
+    ///
+    /// As [`Disk::open`], or it is longer.
+    pub fn read_whole(&self, dir: Dir, name: &str, bytes_max: u64) -> io::Result<Vec<u8>> {
+        let file = self.open_to_read(dir, name)?;
+        let mut bytes = Vec::new();
+        let read = file.take(bytes_max + 1).read_to_end(&mut bytes)? as u64;
+        if read > bytes_max {
+            return Err(io::Error::other(format!("more than {bytes_max} bytes")));
+        }
+        Ok(bytes)
+    }
+
     /// Length and time of an entry.
     ///
     /// # Errors
@@ -241,6 +256,29 @@ impl Fs {
     /// It is not there, or the system refuses.
     pub fn stat(&self, dir: Dir, name: &str) -> io::Result<Stat> {
         let metadata = fs::symlink_metadata(self.path(dir, name))?;
+        Ok(Stat {
+            bytes: metadata.len(),
+            modified: Timestamp::from_system(metadata.modified()?),
+        })
+    }
+
+    /// When a name last came to a directory or went from it.
+    ///
+    /// # Errors
+    ///
+    /// It is not there, or the system refuses.
+    pub fn changed(&self, dir: Dir) -> io::Result<Timestamp> {
+        let metadata = fs::metadata(self.dir_path(dir))?;
+        Ok(Timestamp::from_system(metadata.modified()?))
+    }
+
+    /// Length and time of an open file.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses.
+    pub fn stat_open(&self, file: &File) -> io::Result<Stat> {
+        let metadata = file.metadata()?;
         Ok(Stat {
             bytes: metadata.len(),
             modified: Timestamp::from_system(metadata.modified()?),

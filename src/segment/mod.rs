@@ -1,7 +1,8 @@
 //! Segments: the files that hold the lines, one zstd frame each.
 //!
-//! Owns: the name ([`name`]), writing ([`writer`]), reading block by block ([`frame`]), and closing what a
-//! dead or failed writer has left ([`recover`]). Leaves to `shard` and `commit` what goes into which segment
+//! Owns: the name ([`name`]), writing ([`writer`]), what of those being written may be read ([`open`]), reading
+//! line by line ([`reader`]) and block by block ([`frame`]), and closing what a dead or failed writer has left
+//! ([`recover`]). Leaves to `shard` and `commit` what goes into which segment
 //! and when.
 //!
 //! ```text
@@ -31,6 +32,8 @@
 
 pub mod frame;
 pub mod name;
+pub mod open;
+pub mod reader;
 pub mod recover;
 pub mod writer;
 

@@ -155,6 +155,7 @@ impl Core {
                 health: Arc::clone(&health),
                 salvage,
                 metrics: Arc::default(),
+                open: Arc::default(),
             },
             Encoder::new(1).unwrap(),
         );
