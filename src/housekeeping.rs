@@ -1,14 +1,13 @@
-//! Looks after the data directory: one thread that publishes what is in it, and removes what retention does
-//! not keep.
+//! Looks after the data directory: one thread that publishes what is in it, removes what retention does not
+//! keep, and makes the sidecars of what stays.
 //!
 //! ```text
-//! start ─▶ thread: pass ─▶ wait a minute, or for new limits ─▶ pass ─▶ … ─▶ stop
-//!                  pass = look, remove, publish
+//! start ─▶ thread: pass ─▶ wait a minute, for new limits or for a change of the directory ─▶ pass ─▶ … ─▶ stop
+//!                  pass = look, remove, make some sidecars, publish
 //! ```
 //!
-//! The thread has the lowest priority of its process, for the CPU and with it for the disk, and no core waits
-//! for it. What cannot be removed is said once a pass and tried again at the next. Files of `.open` and
-//! `.corrupt` are counted and never touched.
+//! The thread is idle (see [`crate::idle`]), and no core waits for it. What cannot be removed is said once a pass
+//! and tried again at the next. Files of `.open` and `.corrupt` are counted and never touched.
 //!
 //! Figures are written here alone; whoever reads them sees each as it was a moment ago.
 
@@ -21,13 +20,13 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread;
 use std::time::Duration;
 
-use rustix::process::setpriority_process;
-
 use crate::catalog::Catalog;
 use crate::disk::{Dir, Fs, Removal, Space};
+use crate::idle;
 use crate::live::LiveSettings;
 use crate::retention::{Limits, Reason, plan, remove, remove_sidecar};
 use crate::segment::name::is_segment;
+use crate::sidecar::make::{Halt, Maker};
 use crate::time::Timestamp;
 
 /// From the end of a pass to the next.
@@ -39,8 +38,11 @@ const SPACE_EVERY: Duration = Duration::from_secs(10);
 /// Removals after which it is looked at as well.
 const SPACE_AFTER: usize = 256;
 
-/// The lowest priority (setpriority(2)); of one thread, as Linux has it.
-const NICE: i32 = 19;
+/// How often the times of the directories are looked at, which tell whether a segment has been sealed or a
+/// sidecar removed,
+const CHANGES_EVERY: Duration = Duration::from_secs(2);
+/// and so much longer for each segment, since a pass lists them all.
+const CHANGES_EVERY_SEGMENT: Duration = Duration::from_micros(20);
 
 /// Some files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,6 +69,9 @@ pub struct Figures {
     removed: [AtomicHeld; Reason::ALL.len()],
     free_bytes: AtomicU64,
     size_bytes: AtomicU64,
+    made_sidecars: AtomicU64,
+    failed_sidecars: AtomicU64,
+    unindexed: AtomicU64,
 }
 
 impl AtomicHeld {
@@ -112,6 +117,21 @@ impl Figures {
         }
     }
 
+    /// Sidecars that have been made since the start,
+    pub fn made_sidecars(&self) -> u64 {
+        self.made_sidecars.load(Relaxed)
+    }
+
+    /// and tries that have failed.
+    pub fn failed_sidecars(&self) -> u64 {
+        self.failed_sidecars.load(Relaxed)
+    }
+
+    /// Sealed segments whose sidecar has not been looked at or made yet.
+    pub fn unindexed(&self) -> u64 {
+        self.unindexed.load(Relaxed)
+    }
+
     fn count_removed(&self, reason: Reason, more: Held) {
         let removed = &self.removed[reason as usize];
         let before = removed.load();
@@ -129,16 +149,24 @@ pub struct Housekeeping {
     live: Arc<LiveSettings>,
     figures: Arc<Figures>,
     catalog: Catalog,
+    sidecars: Maker,
     is_stopping: Arc<AtomicBool>,
+    /// When the directories had last changed, before they were looked at.
+    seen: Changes,
 }
+
+/// When names have last come to a directory or gone from it.
+type Changes = [Option<Timestamp>; 2];
 
 /// How a pass has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Passed {
-    /// All that was to go has gone, or could not.
+    /// All that was to go has gone, or could not; and so have the sidecars come that are to.
     Whole,
     /// Other limits are in effect: it is to be made again.
     ByFormerLimits,
+    /// There are more sidecars to make.
+    WithMore,
 }
 
 /// Files that could not be removed in a pass.
@@ -171,7 +199,9 @@ impl Housekeeping {
             live,
             figures,
             catalog: Catalog::default(),
+            sidecars: Maker::default(),
             is_stopping: Arc::default(),
+            seen: [None; 2],
         }
     }
 
@@ -179,8 +209,13 @@ impl Housekeeping {
         self.live.load().retention
     }
 
+    fn changes(&self) -> Changes {
+        [Dir::Sealed, Dir::Index].map(|dir| self.fs.changed(dir).ok())
+    }
+
     /// Looks, and publishes what is there.
     fn look(&mut self) {
+        self.seen = self.changes();
         if let Err(error) = self.catalog.look(&self.fs) {
             let cause = error.source().map(ToString::to_string);
             tracing::warn!(%error, cause, "data directory not seen whole");
@@ -188,7 +223,7 @@ impl Housekeeping {
         self.publish();
     }
 
-    /// Looks, removes what does not stay at this time, and publishes what is there then.
+    /// Looks, removes what does not stay at this time, makes some sidecars, and publishes what is there then.
     pub fn pass(&mut self, now: Timestamp) -> Passed {
         self.look();
         let limits = self.limits();
@@ -199,10 +234,27 @@ impl Housekeeping {
         if has_removed_segments || has_removed_sidecars {
             self.publish();
         }
-        match self.limits() == limits {
-            true => Passed::Whole,
-            false => Passed::ByFormerLimits,
+        let halted = self.make_sidecars(limits);
+        match (self.limits() == limits, halted) {
+            (false, _) => Passed::ByFormerLimits,
+            (true, Some(Halt::Turn)) => Passed::WithMore,
+            (true, Some(Halt::Disk) | None) => Passed::Whole,
         }
+    }
+
+    fn make_sidecars(&mut self, limits: Limits) -> Option<Halt> {
+        let (live, is_stopping) = (&self.live, &self.is_stopping);
+        let may_go_on = || !is_stopping.load(Relaxed) && live.load().retention == limits;
+        let free_bytes_min = live.load().free_bytes_min;
+        let segments = self.catalog.segments();
+        let made = self
+            .sidecars
+            .go(&self.fs, segments, free_bytes_min, may_go_on);
+        let figures = &self.figures;
+        figures.made_sidecars.fetch_add(made.made, Relaxed);
+        figures.failed_sidecars.fetch_add(made.failed, Relaxed);
+        figures.unindexed.store(made.left, Relaxed);
+        made.halted
     }
 
     fn remove_segments(&mut self, limits: Limits, now: Timestamp, failures: &mut Failures) -> bool {
@@ -363,24 +415,48 @@ impl Housekeeper {
 }
 
 fn run(mut housekeeping: Housekeeping, inbox: &Receiver<()>, clock: impl Fn() -> Timestamp) {
-    if let Err(error) = setpriority_process(None, NICE) {
+    if let Err(error) = idle::yield_to_all() {
         tracing::debug!(cause = %error, "housekeeping runs at the priority of the others");
     }
     loop {
-        while housekeeping.pass(clock()) == Passed::ByFormerLimits {}
-        let mut waited = Duration::ZERO;
-        while waited < PASS_EVERY {
-            match inbox.recv_timeout(SPACE_EVERY) {
-                Ok(()) => break,
-                Err(RecvTimeoutError::Timeout) => {
-                    housekeeping.publish_space();
-                    waited += SPACE_EVERY;
-                }
-                Err(RecvTimeoutError::Disconnected) => return,
+        while housekeeping.pass(clock()) != Passed::Whole {
+            if housekeeping.is_stopping.load(Relaxed) {
+                return;
             }
         }
-        if housekeeping.is_stopping.load(Relaxed) {
+        if wait(&housekeeping, inbox) == Waited::InVain || housekeeping.is_stopping.load(Relaxed) {
             return;
         }
     }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waited {
+    /// There is something to do.
+    Enough,
+    /// Nobody is there any more.
+    InVain,
+}
+
+fn wait(housekeeping: &Housekeeping, inbox: &Receiver<()>) -> Waited {
+    let segments = u32::try_from(housekeeping.catalog.segments().len()).unwrap_or(u32::MAX);
+    let changes_every = CHANGES_EVERY + CHANGES_EVERY_SEGMENT * segments;
+    let (mut waited, mut of_space) = (Duration::ZERO, Duration::ZERO);
+    while waited < PASS_EVERY {
+        match inbox.recv_timeout(changes_every) {
+            Ok(()) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                (waited, of_space) = (waited + changes_every, of_space + changes_every)
+            }
+            Err(RecvTimeoutError::Disconnected) => return Waited::InVain,
+        }
+        if of_space >= SPACE_EVERY {
+            housekeeping.publish_space();
+            of_space = Duration::ZERO;
+        }
+        if housekeeping.changes() != housekeeping.seen {
+            break;
+        }
+    }
+    Waited::Enough
 }

@@ -23,6 +23,7 @@
 //! - A report of up to 256 KiB is checked and stored without allocation, once buffers have grown.
 
 pub mod batch;
+pub mod extract;
 mod fault;
 
 use std::error::Error;
