@@ -50,6 +50,10 @@ pub mod disk;
 pub mod catalog;
 pub mod retention;
 
+pub mod query;
+pub mod sidecar;
+pub mod tally;
+
 pub mod housekeeping;
 
 pub mod salvage;
@@ -61,6 +65,7 @@ pub mod metrics;
 pub mod command;
 pub mod config;
 pub mod health;
+pub mod idle;
 pub mod limit;
 pub mod live;
 pub mod log;

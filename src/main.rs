@@ -1,14 +1,18 @@
 //! Flags, settings, log, run: the only place that prints, and that turns an error into an exit code.
 
 use std::fmt::Display;
-use std::io::{self, Write};
+use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
+use std::path::PathBuf;
 use std::process;
 
 use argh::FromArgs;
-use indicatif::ProgressBar;
-use netwatch_server::command::{Command, Retention, Verify};
+use indicatif::{ProgressBar, ProgressStyle};
+use netwatch_server::command::{Cat, Command, Retention, Samples, Summary, Verify};
 use netwatch_server::config::{ConfigError, Effective, Flags, Sources, nearest_flag};
 use netwatch_server::log::{self, Log, chain};
+use netwatch_server::query::QueryError;
+use netwatch_server::query::command::{self as query, Output, Terminal};
+use netwatch_server::query::summary::Watch;
 use netwatch_server::retention::command::{self, Mode};
 use netwatch_server::retention::{self, Limits};
 use netwatch_server::server::{self, Surroundings};
@@ -19,6 +23,9 @@ use netwatch_server::{systemd, worker};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const NAME: &str = env!("CARGO_PKG_NAME");
+
+/// Bytes that are printed at once.
+const PRINT_BYTES: usize = 64 << 10;
 
 /// The exit code for flags that are not understood; for commands, also for what they could not tell.
 const MISUSE: i32 = 2;
@@ -70,6 +77,9 @@ fn run(flags: &Flags) -> i32 {
         return match command {
             Command::Verify(arguments) => verify(arguments, &sources) as i32,
             Command::Retention(arguments) => retention(arguments, &sources) as i32,
+            Command::Cat(arguments) => cat(arguments, &sources) as i32,
+            Command::Samples(arguments) => samples(arguments, &sources) as i32,
+            Command::Summary(arguments) => summary(arguments, &sources) as i32,
         };
     }
     let effective = match sources.resolve() {
@@ -120,16 +130,8 @@ fn serve(sources: &Sources, effective: &Effective) -> i32 {
 }
 
 fn verify(arguments: &Verify, sources: &Sources) -> Verdict {
-    let dir = match &arguments.dir {
-        // A directory that is named needs no settings.
-        Some(dir) => dir.clone(),
-        None => match sources.resolve() {
-            Ok(effective) => effective.config.data_dir,
-            Err(problems) => {
-                complain_of(&problems);
-                return Verdict::Unchecked;
-            }
-        },
+    let Some(dir) = data_dir(&arguments.dir, sources) else {
+        return Verdict::Unchecked;
     };
     // Hidden where standard error is no terminal.
     let bar = ProgressBar::new(0);
@@ -154,6 +156,96 @@ fn verify(arguments: &Verify, sources: &Sources) -> Verdict {
         return Verdict::Unchecked;
     }
     outcome.verdict()
+}
+
+/// The data directory that is named, or else that of the settings, if these are right.
+fn data_dir(named: &Option<PathBuf>, sources: &Sources) -> Option<PathBuf> {
+    // A directory that is named needs no settings.
+    if let Some(dir) = named {
+        return Some(dir.clone());
+    }
+    match sources.resolve() {
+        Ok(effective) => Some(effective.config.data_dir),
+        Err(problems) => {
+            complain_of(&problems);
+            None
+        }
+    }
+}
+
+fn cat(arguments: &Cat, sources: &Sources) -> query::Verdict {
+    let Some(dir) = data_dir(&arguments.dir, sources) else {
+        return query::Verdict::Unknown;
+    };
+    print_rows(|terminal| query::cat(&dir, arguments, worker::now().wall, terminal))
+}
+
+fn samples(arguments: &Samples, sources: &Sources) -> query::Verdict {
+    let Some(dir) = data_dir(&arguments.dir, sources) else {
+        return query::Verdict::Unknown;
+    };
+    print_rows(|terminal| query::samples(&dir, arguments, worker::now().wall, terminal))
+}
+
+/// Has a command print to standard output, with its progress on standard error if that alone is a terminal.
+fn print_rows(
+    command: impl FnOnce(Terminal<'_, BufWriter<StdoutLock<'static>>>) -> Result<(), QueryError>,
+) -> query::Verdict {
+    let bar = match io::stdout().is_terminal() {
+        true => ProgressBar::hidden(),
+        false => ProgressBar::no_length(),
+    };
+    bar.set_style(ProgressStyle::with_template("{bytes} {bytes_per_sec}").expect("it is one"));
+    let told = command(Terminal {
+        out: BufWriter::with_capacity(PRINT_BYTES, io::stdout().lock()),
+        progress: &|bytes| bar.inc(bytes),
+    });
+    bar.finish_and_clear();
+    verdict(told)
+}
+
+struct Bar(ProgressBar);
+
+impl Watch for Bar {
+    fn is_gone(&self) -> bool {
+        false
+    }
+
+    fn note_progress(&self, of: usize) {
+        self.0.set_length(of as u64);
+        self.0.inc(1);
+    }
+}
+
+fn summary(arguments: &Summary, sources: &Sources) -> query::Verdict {
+    let Some(dir) = data_dir(&arguments.dir, sources) else {
+        return query::Verdict::Unknown;
+    };
+    let output = match io::stdout().is_terminal() {
+        true => Output::Terminal,
+        false => Output::Other,
+    };
+    let bar = Bar(ProgressBar::new(0));
+    let mut text = Vec::new();
+    let now = worker::now().wall;
+    let told = query::summary(&dir, arguments, now, output, &bar, &mut text);
+    bar.0.finish_and_clear();
+    let printed = told.and_then(|()| {
+        let written = io::stdout().lock().write_all(&text);
+        written.map_err(QueryError::Sink)
+    });
+    verdict(printed)
+}
+
+fn verdict(told: Result<(), QueryError>) -> query::Verdict {
+    let Err(error) = told else {
+        return query::Verdict::Told;
+    };
+    let verdict = query::Verdict::from(&error);
+    if verdict != query::Verdict::Told {
+        complain(chain(&error));
+    }
+    verdict
 }
 
 fn retention(arguments: &Retention, sources: &Sources) -> command::Verdict {

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use toml_datetime::{Datetime, Offset};
+
 /// UTC, in whole milliseconds since 1970-01-01T00:00:00Z; `0 <= ms <= MS_MAX`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp {
@@ -75,6 +77,35 @@ impl Timestamp {
     /// Reads what [`Timestamp::rfc3339`] writes, and nothing else.
     pub fn parse_rfc3339(text: &[u8]) -> Option<Timestamp> {
         Self::parse_fields(text, [0, 5, 8, 11, 14, 17, 20], Self::rfc3339)
+    }
+
+    /// Reads any date and time of RFC 3339 §5.6, with its offset, and a date alone, which is its midnight in UTC.
+    /// What is finer than a millisecond is dropped, and what lies before 1970 counts as 1970.
+    pub fn parse_any_rfc3339(text: &str) -> Option<Timestamp> {
+        let parsed: Datetime = text.parse().ok()?;
+        let date = parsed.date?;
+        let [year, month, day] = [date.year.into(), date.month.into(), date.day.into()];
+        let (of_day_ms, offset_minutes) = match (parsed.time, parsed.offset) {
+            (None, _) => (0, 0),
+            // Of no known place.
+            (Some(_), None) => return None,
+            (Some(time), Some(offset)) => {
+                let [hour, minute] = [time.hour, time.minute].map(u64::from);
+                let second = u64::from(time.second.unwrap_or(0));
+                let ms = u64::from(time.nanosecond.unwrap_or(0) / 1_000_000);
+                let minutes = match offset {
+                    Offset::Z => 0,
+                    Offset::Custom { minutes } => i64::from(minutes),
+                };
+                (((hour * 60 + minute) * 60 + second) * 1000 + ms, minutes)
+            }
+        };
+        if year < 1970 {
+            return Some(Timestamp::from_ms(0));
+        }
+        let local_ms = days_from_civil(year, month, day) * DAY_MS + of_day_ms;
+        let ms = local_ms.saturating_add_signed(-offset_minutes * 60_000);
+        Some(Timestamp::from_ms(ms))
     }
 
     /// Writes year, month, day, hour, minute, second and millisecond at these places.

@@ -139,7 +139,7 @@ impl Domain for Times {
     type Value = Duration;
 
     fn parse(&self, text: &str, _: &Source) -> Option<Duration> {
-        let secs = parse_with_unit(text, &TIME_UNITS)?;
+        let secs = secs(text)?;
         self.0.contains(&secs).then(|| Duration::from_secs(secs))
     }
 
@@ -151,6 +151,11 @@ impl Domain for Times {
         let [start, end] = [self.0.start(), self.0.end()].map(|secs| Self::spell_secs(*secs));
         format!("{start} to {end}")
     }
+}
+
+/// Reads a time as settings spell it, in seconds.
+pub fn secs(text: &str) -> Option<u64> {
+    parse_with_unit(text, &TIME_UNITS)
 }
 
 /// Reads digits and one of the units.

@@ -28,11 +28,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use self::domain::Secret;
 use self::domain::{
     Addresses, Bools, DAY_SECS, Domain, GIB, Integers, KIB, MIB, NetworkLists, Or, OriginLists,
     Passwords, Paths, Rates, Sizes, SocketAddresses, TIB, Times, Tokens, UserNames, Words,
 };
+pub use self::domain::{Secret, secs};
 pub use self::error::{ConfigError, Found, Position};
 pub use self::file::FILE_BYTES_MAX;
 pub use self::layers::{Effective, Exposed, Resolved, Source, Sources};
