@@ -1,26 +1,25 @@
 //! One connection of the admin listener: read a head, answer, keep alive or close. Calls block, and each wait
 //! has what is left until a deadline.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
+use super::exchange::Exchange;
 use super::{Admin, Answer, Refused};
 use crate::api::JSON;
 use crate::api::reject::Rejection;
 use crate::http::HEAD_BYTES_MAX;
 use crate::http::body::Framing;
 use crate::http::head::{self, HeadScan, Persistence};
-use crate::http::response::{Content, HttpDate, Response, Terms};
+use crate::http::response::{Terms, Value};
 use crate::rt::Panicked;
 use crate::rt::net::is_of_connection;
 
 /// How long a connection may stay without a request, and take for a head: short, since it has a thread.
 const IDLE_MS: u64 = 10_000;
 const HEAD_MS: u64 = 5_000;
-/// How long a client may take for an answer.
-const WRITE_MS: u64 = 30_000;
 /// After a last answer the peer may send this much more in [`LINGER_MS`], so that closing does not reset the
 /// connection before the peer has read it (RFC 9112 §9.6).
 const LINGER_BYTES_MAX: usize = 1 << 20;
@@ -77,13 +76,10 @@ impl Connection<'_> {
             if self.buffer.is_empty() && self.read_more(self.now_ms() + IDLE_MS)? == 0 {
                 return Ok(());
             }
-            let (terms, answer) = match self.read_head()? {
-                Some(answered) => answered,
+            match self.answer_next()? {
+                Some(Persistence::KeepAlive) => (),
+                Some(Persistence::Close) => return self.linger(),
                 None => return Ok(()),
-            };
-            self.write(terms, &answer)?;
-            if terms.persistence == Persistence::Close {
-                return self.linger();
             }
         }
     }
@@ -92,15 +88,15 @@ impl Connection<'_> {
         (self.admin.clock)().monotonic_ms
     }
 
-    /// Reads a head and answers it, in what is to be written; `None` if the peer has closed.
-    fn read_head(&mut self) -> io::Result<Option<(Terms, Answer)>> {
+    /// Reads a head and answers it: what becomes of the connection then; `None` if the peer has closed.
+    fn answer_next(&mut self) -> io::Result<Option<Persistence>> {
         let deadline_ms = self.now_ms() + HEAD_MS;
         let mut scan = HeadScan::default();
         let head_len = loop {
             match scan.find_end(&self.buffer) {
                 Ok(Some(len)) => break len,
                 Ok(None) => (),
-                Err(error) => return Ok(Some(self.refuse(&Rejection::Head(error)))),
+                Err(error) => return self.refuse(&Rejection::Head(error)).map(Some),
             }
             if self.read_more(deadline_ms)? == 0 {
                 return Ok(None);
@@ -108,31 +104,41 @@ impl Connection<'_> {
         };
         let head = match head::parse(&self.buffer[..head_len]) {
             Ok(head) => head,
-            Err(error) => return Ok(Some(self.refuse(&Rejection::Head(error)))),
+            Err(error) => return self.refuse(&Rejection::Head(error)).map(Some),
         };
-        let mut terms = Terms::of(&head);
-        let answer = match head.framing {
-            Framing::None | Framing::Length(0) => self.admin.answer(&head),
-            Framing::Length(_) | Framing::Chunked => Refused::Body.answer(),
-        };
-        self.buffer.drain(..head_len);
-        // Who may not ask does not keep those who may from it.
-        let is_refused = answer.status.is_client_error();
-        if is_refused || self.now_ms() > self.kept_until_ms {
-            terms.persistence = Persistence::Close;
+        let is_old = self.now_ms() > self.kept_until_ms;
+        let mut exchange = self.exchange(Terms::of(&head));
+        // Others may wait for the thread.
+        if is_old {
+            exchange.close();
         }
-        Ok(Some((terms, answer)))
+        match head.framing {
+            Framing::None | Framing::Length(0) => self.admin.answer(&head, &exchange)?,
+            Framing::Length(_) | Framing::Chunked => exchange.whole(&Refused::Body.answer())?,
+        }
+        let persistence = exchange.persistence();
+        self.buffer.drain(..head_len);
+        Ok(Some(persistence))
     }
 
-    fn refuse(&self, rejection: &Rejection) -> (Terms, Answer) {
+    fn exchange(&self, terms: Terms) -> Exchange<'_> {
+        Exchange::new(&self.stream, self.admin.clock, terms)
+    }
+
+    fn refuse(&self, rejection: &Rejection) -> io::Result<Persistence> {
         let (status, _) = rejection.status_and_code();
-        let answer = Answer {
+        let field = rejection.field().map(|(name, value)| match value {
+            Value::Text(text) => (name, text.to_owned()),
+            Value::Number(number) => (name, number.to_string()),
+        });
+        let exchange = self.exchange(Terms::of_refused(&self.buffer));
+        exchange.whole(&Answer {
             status,
             content_type: JSON,
             body: rejection.body(),
-            field: rejection.field(),
-        };
-        (Terms::of_refused(&self.buffer), answer)
+            fields: field.into_iter().collect(),
+        })?;
+        Ok(Persistence::Close)
     }
 
     /// One read behind what the buffer holds; 0 if the peer has closed.
@@ -154,32 +160,6 @@ impl Connection<'_> {
             0 => Err(io::ErrorKind::TimedOut.into()),
             left_ms => Ok(Duration::from_millis(left_ms)),
         }
-    }
-
-    fn write(&mut self, terms: Terms, answer: &Answer) -> io::Result<()> {
-        let response = Response {
-            status: answer.status,
-            content: Content::Body {
-                content_type: answer.content_type,
-                bytes: &answer.body,
-            },
-            fields: answer.field.as_slice(),
-        };
-        let wall_ms = (self.admin.clock)().wall.ms();
-        let date = SystemTime::UNIX_EPOCH + Duration::from_millis(wall_ms);
-        let mut bytes = Vec::new();
-        response.write(terms, &HttpDate::from_system(date), &[], &mut bytes);
-        let deadline_ms = self.now_ms() + WRITE_MS;
-        let mut rest = bytes.as_slice();
-        while !rest.is_empty() {
-            self.stream
-                .set_write_timeout(Some(self.left(deadline_ms)?))?;
-            match self.stream.write(rest)? {
-                0 => return Err(io::ErrorKind::WriteZero.into()),
-                count => rest = &rest[count..],
-            }
-        }
-        Ok(())
     }
 
     fn linger(&mut self) -> io::Result<()> {

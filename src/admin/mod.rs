@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! ADMIN_ADDR ─▶ THREADS threads, each: accept ─▶ conn::serve ─▶ answer ─▶ keep or close
+//!                                                    │ a question about what is stored
+//!                                                    └─▶ read, on an idle thread ─▶ query
 //! ```
 //!
 //! Calls block here, and a thread serves one connection at a time: the bound on connections is that on
@@ -10,7 +12,11 @@
 //! process.
 
 mod auth;
+mod coded;
 mod conn;
+mod exchange;
+mod read;
+mod segments;
 
 use std::io;
 use std::net::TcpListener;
@@ -20,11 +26,14 @@ use std::thread;
 use ::http::StatusCode;
 
 use self::auth::{Denied, Realm};
+use self::exchange::Exchange;
+use self::read::Reader;
 use crate::api::JSON;
 use crate::http::head::{Head, Method};
-use crate::http::response::Value;
 use crate::live::LiveSettings;
+use crate::metrics::queries::{Queries, Route};
 use crate::metrics::{Format, Metrics};
+use crate::query::sources::Store;
 use crate::time::Now;
 
 /// Connections that are served at once.
@@ -36,6 +45,10 @@ pub struct Admin {
     pub live: Arc<LiveSettings>,
     /// What `/metrics` shows.
     pub metrics: Metrics,
+    /// What is stored.
+    pub store: Store,
+    /// Who is asking for it.
+    pub queries: Arc<Queries>,
     /// Reads both clocks.
     pub clock: fn() -> Now,
 }
@@ -62,7 +75,21 @@ struct Answer {
     status: StatusCode,
     content_type: &'static str,
     body: Vec<u8>,
-    field: Option<(&'static str, Value<'static>)>,
+    fields: Vec<(&'static str, String)>,
+}
+
+impl Answer {
+    /// That a request is not answered with what it asks for.
+    fn refusal(status: StatusCode, code: &str, message: &str) -> Answer {
+        let message = serde_json::Value::from(message);
+        let body = format!("{{\"status\":\"error\",\"code\":\"{code}\",\"message\":{message}}}\n");
+        Answer {
+            status,
+            content_type: JSON,
+            body: body.into_bytes(),
+            fields: Vec::new(),
+        }
+    }
 }
 
 /// A request that is not answered with what it asks for.
@@ -77,6 +104,8 @@ enum Refused {
     },
     /// It has a body, which nothing here takes.
     Body,
+    /// As many questions are being answered as may be.
+    TooManyQueries,
 }
 
 impl From<Denied> for Refused {
@@ -118,52 +147,89 @@ impl Refused {
                 "body_too_large",
                 "expected no body",
             ),
+            Refused::TooManyQueries => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "too_many_queries",
+                "as many questions are being answered as may be",
+            ),
         };
         let field = match self {
             Refused::Denied(denied) => denied
                 .challenge()
-                .map(|challenge| ("www-authenticate", Value::Text(challenge))),
-            Refused::Method { allow } => Some(("allow", Value::Text(allow))),
+                .map(|challenge| ("www-authenticate", challenge)),
+            Refused::Method { allow } => Some(("allow", allow)),
+            Refused::TooManyQueries => Some(("retry-after", "1")),
             Refused::NotFound | Refused::Body => None,
         };
-        let body =
-            format!("{{\"status\":\"error\",\"code\":\"{code}\",\"message\":\"{message}\"}}\n");
-        Answer {
-            status,
-            content_type: JSON,
-            body: body.into_bytes(),
-            field,
-        }
+        let mut answer = Answer::refusal(status, code, message);
+        let fields = field.map(|(name, value)| (name, value.to_owned()));
+        answer.fields.extend(fields);
+        answer
     }
 }
 
 impl Admin {
-    /// The answer to a request without a body.
-    fn answer(&self, head: &Head<'_>) -> Answer {
-        self.try_answer(head).unwrap_or_else(Refused::answer)
-    }
-
-    fn try_answer(&self, head: &Head<'_>) -> Result<Answer, Refused> {
-        let live = self.live.load();
-        match head.path {
-            "/metrics" => {
-                auth::check(head, Realm::Metrics, &live)?;
-                expect_get(head)?;
+    /// Answers a request without a body; an error ends the connection.
+    fn answer(&self, head: &Head<'_>, exchange: &Exchange<'_>) -> io::Result<()> {
+        match self.allowed(head) {
+            Err(refused) => exchange.whole(&refused.answer()),
+            Ok(Asked::Metrics) => {
                 let format = Format::accepted(head.fields("accept"));
-                let text = self.metrics.render(format);
-                Ok(Answer {
+                exchange.whole(&Answer {
                     status: StatusCode::OK,
                     content_type: format.content_type(),
-                    body: text.into_bytes(),
-                    field: None,
+                    body: self.metrics.render(format).into_bytes(),
+                    fields: Vec::new(),
                 })
             }
-            _ => {
-                // Not even what there is, to those who may not ask.
-                auth::check(head, Realm::Admin, &live)?;
-                Err(Refused::NotFound)
+            Ok(Asked::Stored(route)) => {
+                let reader = Reader {
+                    store: &self.store,
+                    queries: &self.queries,
+                    now: (self.clock)().wall,
+                };
+                reader.answer(route, head, exchange)
             }
+            Ok(Asked::Segment(name)) => segments::file(&self.store.fs, name, head, exchange),
         }
+    }
+
+    /// What is asked for, if it is there and may be asked for.
+    fn allowed<'h>(&self, head: &Head<'h>) -> Result<Asked<'h>, Refused> {
+        let live = self.live.load();
+        let asked = Asked::by_path(head.path);
+        let realm = match asked {
+            Some(Asked::Metrics) => Realm::Metrics,
+            // Not even what there is, to those who may not ask.
+            _ => Realm::Admin,
+        };
+        auth::check(head, realm, &live)?;
+        let asked = asked.ok_or(Refused::NotFound)?;
+        expect_get(head)?;
+        Ok(asked)
+    }
+}
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked<'h> {
+    Metrics,
+    Stored(Route),
+    /// The file of this name.
+    Segment(&'h str),
+}
+
+impl<'h> Asked<'h> {
+    /// The whole table of the admin listener.
+    fn by_path(path: &'h str) -> Option<Asked<'h>> {
+        Some(match path {
+            "/metrics" => Asked::Metrics,
+            "/api/v1/reports" => Asked::Stored(Route::Reports),
+            "/api/v1/samples" => Asked::Stored(Route::Samples),
+            "/api/v1/summary" => Asked::Stored(Route::Summary),
+            "/api/v1/segments" => Asked::Stored(Route::Segments),
+            _ => Asked::Segment(path.strip_prefix("/api/v1/segments/")?),
+        })
     }
 }
 

@@ -19,6 +19,7 @@
 //! Invariant: the answer to given bytes is the same however they were split on arrival. All sizes are
 //! in bytes.
 
+pub mod accept;
 pub mod body;
 pub mod coding;
 pub mod head;

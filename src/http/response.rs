@@ -9,7 +9,7 @@
 //! date                       RFC 9110 §6.6.1
 //! connection                 close, or keep-alive to HTTP/1.0 (RFC 9112 §9.3, §9.6)
 //! content-type
-//! content-length             not with 1xx, 204 and 304 (RFC 9110 §8.6)
+//! content-length             or transfer-encoding; not with 1xx, 204 and 304 (RFC 9110 §8.6)
 //! …                          the fields of the answer itself
 //! x-content-type-options: nosniff
 //! cache-control: no-store
@@ -55,6 +55,23 @@ pub enum Content<'a> {
         /// The bytes themselves.
         bytes: &'a [u8],
     },
+    /// Bytes that the caller sends behind this.
+    Coming {
+        /// What they are.
+        content_type: &'static str,
+        /// How their end is told.
+        framing: Coming,
+    },
+}
+
+/// How the end of bytes that come later is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coming {
+    /// They are so many.
+    Length(u64),
+    /// They come in chunks, of which the last is empty (RFC 9112 §7.1); to HTTP/1.0, which has none, by the end of
+    /// the connection.
+    Chunks,
 }
 
 /// The value of a field.
@@ -142,12 +159,19 @@ impl Response<'_> {
         more: &[(&str, Value<'_>)],
         out: &mut Vec<u8>,
     ) {
-        let (content_type, body): (_, &[u8]) = match self.content {
-            Content::Empty => (None, &[]),
+        let (content_type, body, framing): (_, &[u8], _) = match self.content {
+            Content::Empty => (None, &[], Coming::Length(0)),
             Content::Body {
                 content_type,
                 bytes,
-            } => (Some(content_type), bytes),
+            } => {
+                let len = bytes.len() as u64;
+                (Some(content_type), bytes, Coming::Length(len))
+            }
+            Content::Coming {
+                content_type,
+                framing,
+            } => (Some(content_type), &[], framing),
         };
         out.reserve(FIELDS_BYTES_USUAL + body.len());
 
@@ -178,7 +202,11 @@ impl Response<'_> {
             if let Some(content_type) = content_type {
                 push_text(out, "content-type", content_type);
             }
-            push_number(out, "content-length", body.len() as u64);
+            match (framing, terms.version) {
+                (Coming::Length(len), _) => push_number(out, "content-length", len),
+                (Coming::Chunks, Version::Http11) => push_text(out, "transfer-encoding", "chunked"),
+                (Coming::Chunks, Version::Http10) => (),
+            }
         }
         for &(name, value) in self.fields.iter().chain(more) {
             assert!(is_field_name(name), "field name {name:?} of an answer");
@@ -408,6 +436,39 @@ mod tests {
             );
         }
         assert_eq!(CONTINUE, b"HTTP/1.1 100 Continue\r\n\r\n");
+    }
+
+    #[test]
+    fn bodies_that_come_later() {
+        let coming = |framing| Response {
+            content: Content::Coming {
+                content_type: "text/csv",
+                framing,
+            },
+            ..OK
+        };
+        let old = Terms {
+            version: Version::Http10,
+            persistence: Persistence::Close,
+            ..KEEP
+        };
+        for (terms, framing, line) in [
+            (KEEP, Coming::Length(7), "content-length: 7\r\n"),
+            (KEEP, Coming::Chunks, "transfer-encoding: chunked\r\n"),
+            // RFC 9112 §6.1: never to HTTP/1.0.
+            (old, Coming::Chunks, ""),
+        ] {
+            let closing = match terms.persistence {
+                Persistence::Close => "connection: close\r\n",
+                Persistence::KeepAlive => "",
+            };
+            let head = format!(
+                "HTTP/1.1 200 OK\r\n\
+                 date: Fri, 27 Feb 2026 05:14:34 GMT\r\n\
+                 {closing}content-type: text/csv\r\n{line}"
+            );
+            check(coming(framing), terms, &head, "");
+        }
     }
 
     #[test]

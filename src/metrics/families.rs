@@ -116,6 +116,14 @@ families! {
         "Sealed segments that retention removed, by reason";
     Counter "netwatch_removed_bytes_total" ["reason"]
         "Bytes of the sealed segments that retention removed, by reason";
+    Counter "netwatch_sidecars_total" ["outcome"]
+        "Sidecars of sealed segments that were made, or could not be, by outcome";
+    Gauge "netwatch_unindexed_segments" []
+        "Sealed segments whose sidecar is still to be looked at or made";
+    Counter "netwatch_queries_total" ["route", "outcome"]
+        "Requests for what is stored that were taken, by route and outcome";
+    Gauge "netwatch_running_queries" []
+        "Requests for what is stored that are being answered";
     Gauge "netwatch_disk_free_bytes" []
         "Free bytes of the file system that holds the segments";
     Gauge "netwatch_disk_size_bytes" []

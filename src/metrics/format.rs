@@ -3,6 +3,8 @@
 //! OpenMetrics 1.0 is what the encoder writes. The Prometheus text format 0.0.4 is made of it: it has no
 //! units, no end mark and no type `info`, and its counters carry their suffix in `# HELP` and `# TYPE` as well.
 
+use crate::http::accept::weighted;
+
 /// How metrics are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -16,20 +18,14 @@ impl Format {
     /// The one that the `Accept` fields of a request prefer (RFC 9110 §12.5.1); text, if they do not say.
     pub fn accepted<'a>(fields: impl Iterator<Item = &'a [u8]>) -> Format {
         let (mut open_metrics, mut text) = (0, 0);
-        for field in fields {
-            let field = str::from_utf8(field).unwrap_or_default();
-            for range in field.split(',') {
-                let mut parts = range.split(';').map(str::trim_ascii);
-                let media = parts.next().unwrap_or_default();
-                let weight = parts.find_map(weight).unwrap_or(1000);
-                if media.eq_ignore_ascii_case("application/openmetrics-text") {
-                    open_metrics = weight.max(open_metrics);
-                } else if ["text/plain", "text/*", "*/*"]
-                    .iter()
-                    .any(|known| media.eq_ignore_ascii_case(known))
-                {
-                    text = weight.max(text);
-                }
+        for (media, weight) in weighted(fields) {
+            if media.eq_ignore_ascii_case("application/openmetrics-text") {
+                open_metrics = weight.max(open_metrics);
+            } else if ["text/plain", "text/*", "*/*"]
+                .iter()
+                .any(|known| media.eq_ignore_ascii_case(known))
+            {
+                text = weight.max(text);
             }
         }
         match open_metrics > 0 && open_metrics >= text {
@@ -52,27 +48,6 @@ impl Format {
             Format::OpenMetrics => open_metrics,
             Format::Text => text(&open_metrics),
         }
-    }
-}
-
-/// A weight in thousandths, if the parameter is one that can be read.
-fn weight(parameter: &str) -> Option<u32> {
-    let (name, value) = parameter.split_once('=')?;
-    if !name.trim_ascii().eq_ignore_ascii_case("q") {
-        return None;
-    }
-    let (whole, part) = value
-        .trim_ascii()
-        .split_once('.')
-        .unwrap_or((value.trim_ascii(), ""));
-    let thousandths: u32 = match part.is_empty() {
-        true => 0,
-        false => format!("{part:0<3}").parse().ok()?,
-    };
-    match (whole, thousandths) {
-        ("0", 0..1000) => Some(thousandths),
-        ("1", 0) => Some(1000),
-        _ => None,
     }
 }
 

@@ -14,6 +14,7 @@ pub mod core;
 pub mod families;
 mod format;
 mod process;
+pub mod queries;
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use prometheus_client::registry::{Registry, Unit};
 use self::core::{BYTES_BOUNDS, CoreMetrics, Counter, Gauge, Histogram, NANOS_BOUNDS};
 use self::families::{Family, Kind};
 pub use self::format::Format;
+use self::queries::Queries;
 use crate::api::reject::{self, CODES};
 use crate::health::{Health, Verdict};
 use crate::housekeeping::Figures;
@@ -51,6 +53,8 @@ pub struct Inputs {
     pub recovery: Arc<Tally>,
     /// What is in the data directory.
     pub figures: Arc<Figures>,
+    /// Questions about what is stored.
+    pub queries: Arc<Queries>,
     /// How often settings were read again.
     pub reloads: Arc<Reloads>,
     /// The settings in effect.
@@ -378,6 +382,26 @@ impl Inputs {
         family(out, "netwatch_removed_bytes_total", |samples| {
             let mut removed = removed.iter();
             removed.try_for_each(|(reason, held)| samples.add(&[("reason", &**reason)], held.bytes))
+        })?;
+        family(out, "netwatch_sidecars_total", |samples| {
+            samples.add(&[("outcome", "made")], figures.made_sidecars())?;
+            samples.add(&[("outcome", "failed")], figures.failed_sidecars())
+        })?;
+        family(out, "netwatch_unindexed_segments", |samples| {
+            samples.add(&[], figures.unindexed())
+        })?;
+        let queries = &self.queries;
+        family(out, "netwatch_queries_total", |samples| {
+            for route in queries::Route::ALL {
+                for outcome in queries::Outcome::ALL {
+                    let labels = [("route", route.name()), ("outcome", outcome.name())];
+                    samples.add(&labels, queries.ended(route, outcome))?;
+                }
+            }
+            Ok(())
+        })?;
+        family(out, "netwatch_running_queries", |samples| {
+            samples.add(&[], queries.running())
         })?;
         let space = figures.space();
         family(out, "netwatch_disk_free_bytes", |samples| {

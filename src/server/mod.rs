@@ -41,10 +41,13 @@ use crate::limit::ConnectionCounts;
 use crate::live::{Live, LiveSettings, ms};
 use crate::log::Log;
 use crate::metrics::core::CoreMetrics;
+use crate::metrics::queries::Queries;
 use crate::metrics::{Inputs, Metrics, Reloads};
+use crate::query::sources::Store;
 use crate::rt::{Driver, Panicked};
 use crate::salvage::{self, Tally};
 use crate::segment::name::CoreIndex;
+use crate::segment::open::OpenSegments;
 use crate::segment::writer::Abandoned;
 use crate::systemd::Manager;
 use crate::time::Now;
@@ -216,15 +219,18 @@ pub fn run(effective: &Effective, surroundings: Surroundings<'_>) -> Result<(), 
         health: Arc::new(Health::new(place.cpus.len())),
         live,
         cores: place.cpus.iter().map(|_| Arc::default()).collect(),
+        open: place.cpus.iter().map(|_| Arc::default()).collect(),
     };
     let reloads = Arc::<Reloads>::default();
     if let Some((listener, _)) = &place.admin {
+        let queries = Arc::<Queries>::default();
         let metrics = Metrics::new(Inputs {
             cores: shared.cores.clone(),
             health: Arc::clone(&shared.health),
             driver: place.driver,
             recovery,
             figures,
+            queries: Arc::clone(&queries),
             reloads: Arc::clone(&reloads),
             live: Arc::clone(&shared.live),
             clock: worker::now,
@@ -233,6 +239,11 @@ pub fn run(effective: &Effective, surroundings: Surroundings<'_>) -> Result<(), 
         let admin = Admin {
             live: Arc::clone(&shared.live),
             metrics,
+            store: Store {
+                fs: shared.fs.clone(),
+                open: shared.open.clone(),
+            },
+            queries,
             clock: worker::now,
         };
         admin::start(listener, admin).map_err(setup_error("the admin threads"))?;
@@ -340,6 +351,8 @@ struct Shared {
     live: Arc<LiveSettings>,
     /// Of each core, its own.
     cores: Vec<Arc<CoreMetrics>>,
+    /// The same.
+    open: Vec<Arc<OpenSegments>>,
 }
 
 fn bind_admin(config: &Config) -> Result<Option<(TcpListener, SocketAddr)>, RunError> {
@@ -425,7 +438,8 @@ impl Workers {
     ) -> Result<(), RunError> {
         let connection_counts = Arc::new(ConnectionCounts::new());
         let by_core = place.cpus.into_iter().zip(place.sockets.by_core);
-        for ((core, (cpu, listeners)), metrics) in (0..).zip(by_core).zip(shared.cores) {
+        let shown = shared.cores.into_iter().zip(shared.open);
+        for ((core, (cpu, listeners)), (metrics, open)) in (0..).zip(by_core).zip(shown) {
             let setup = Setup {
                 core,
                 cpu,
@@ -440,6 +454,7 @@ impl Workers {
                 live: Arc::clone(&shared.live),
                 connection_counts: Arc::clone(&connection_counts),
                 metrics,
+                open,
                 connections_max: place.connections_max,
                 held_bytes_max: config.shard_bytes_max,
                 segment_bytes: config.flush_bytes,
