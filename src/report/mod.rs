@@ -23,7 +23,9 @@
 //! - A report of up to 256 KiB is checked and stored without allocation, once buffers have grown.
 
 pub mod batch;
+mod compact;
 pub mod extract;
+pub mod fast;
 mod fault;
 
 use std::error::Error;
@@ -1212,7 +1214,7 @@ mod tests {
     }
 
     /// Replaces what stands between two structural characters, or some bytes anywhere.
-    fn mutate(random: &mut Random, body: &mut Vec<u8>) {
+    pub(super) fn mutate(random: &mut Random, body: &mut Vec<u8>) {
         const VALUES: [&str; 24] = [
             "null",
             "true",
