@@ -100,7 +100,8 @@ pub fn received_at(line: &[u8]) -> Option<Timestamp> {
     rest.starts_with(STAMP_END).then_some(time)
 }
 
-/// Checks reports, one after the other, in buffers that it keeps: 150 KB for reports of 13 KB.
+/// Checks reports, one after the other: in one pass those that are spelled as browsers spell them ([`fast`]),
+/// and the others with simd-json, in buffers that are kept: 150 KB for reports of 13 KB.
 ///
 /// What a report beyond 256 KiB took is given back, so what is kept is at worst about 15 MiB.
 pub struct Validator {
@@ -110,6 +111,17 @@ pub struct Validator {
     buffers: Buffers,
     /// Empty between checks; kept for its allocation.
     tape: Tape<'static>,
+    ways: Ways,
+}
+
+/// How many reports a [`Validator`] has checked, by the way that they took. Bodies that are empty or too
+/// large took none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ways {
+    /// Spelled as browsers do, and accepted in one pass ([`fast`]).
+    pub usual: u64,
+    /// Judged by simd-json: all refusals are among these.
+    pub unusual: u64,
 }
 
 impl Validator {
@@ -119,23 +131,17 @@ impl Validator {
             scratch: Vec::new(),
             buffers: Buffers::with_max_depth(0, DEPTH_MAX),
             tape: Tape(Vec::new()),
+            ways: Ways::default(),
         }
     }
 
     /// The report in `body`, which may have whitespace around it and nothing else.
     pub fn check<'b>(&mut self, body: &'b [u8]) -> Result<Report<'b>, ReportError> {
-        if body.len() > REPORT_BYTES_MAX {
-            return Err(ReportError::TooLarge { bytes: body.len() });
+        let (begin, report) = trim(body)?;
+        if !self.is_usual(fast::read(report, &mut ())) {
+            self.check_parts(b"", report)
+                .map_err(|error| error.moved(begin))?;
         }
-        let (Some(begin), Some(last)) = (
-            body.iter().position(|byte| !is_space(byte)),
-            body.iter().rposition(|byte| !is_space(byte)),
-        ) else {
-            return Err(ReportError::Empty);
-        };
-        let report = &body[begin..=last];
-        self.check_parts(b"", report)
-            .map_err(|error| error.moved(begin))?;
         Ok(Report(report))
     }
 
@@ -153,13 +159,29 @@ impl Validator {
                 bytes: 1 + members.len(),
             });
         }
-        // The `{` that the stamp replaced stands one byte before its end.
-        self.check_parts(b"{", members)
-            .map_err(|error| error.moved(STAMP_LEN - 1))?;
+        if !self.is_usual(fast::read_members(members, &mut ())) {
+            // The `{` that the stamp replaced stands one byte before its end.
+            self.check_parts(b"{", members)
+                .map_err(|error| error.moved(STAMP_LEN - 1))?;
+        }
         Ok(Some(received_at))
     }
 
-    /// Checks the document that `head` and `tail` make together.
+    /// How many reports took which way so far.
+    pub fn ways(&self) -> Ways {
+        self.ways
+    }
+
+    /// Counts a report by what [`fast`] made of it, and tells whether it is checked with that.
+    fn is_usual(&mut self, read: Option<()>) -> bool {
+        match read {
+            Some(()) => self.ways.usual += 1,
+            None => self.ways.unusual += 1,
+        }
+        read.is_some()
+    }
+
+    /// Checks the document that `head` and `tail` make together, with simd-json.
     fn check_parts(&mut self, head: &[u8], tail: &[u8]) -> Result<(), ReportError> {
         let len = head.len() + tail.len();
         self.scratch.clear();
@@ -182,7 +204,10 @@ impl Validator {
         };
         self.tape = tape.reset();
         if len > KEPT_BYTES_MAX {
-            *self = Validator::new();
+            *self = Validator {
+                ways: self.ways,
+                ..Validator::new()
+            };
         }
         checked
     }
@@ -508,6 +533,19 @@ impl Seen {
     }
 }
 
+/// What stands between the whitespace around `body`, and where it begins.
+fn trim(body: &[u8]) -> Result<(usize, &[u8]), ReportError> {
+    if body.len() > REPORT_BYTES_MAX {
+        return Err(ReportError::TooLarge { bytes: body.len() });
+    }
+    let begin = body.iter().position(|byte| !is_space(byte));
+    let last = body.iter().rposition(|byte| !is_space(byte));
+    match (begin, last) {
+        (Some(begin), Some(last)) => Ok((begin, &body[begin..=last])),
+        _ => Err(ReportError::Empty),
+    }
+}
+
 /// Whitespace of RFC 8259 §2, which is less than what ASCII has.
 fn is_space(byte: &u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
@@ -553,12 +591,20 @@ mod tests {
         line.split_off(12)
     }
 
+    /// What becomes of `body` if it is left to simd-json, however usual it is.
+    fn by_simd_json(validator: &mut Validator, body: &[u8]) -> Result<(), ReportError> {
+        let (begin, report) = trim(body)?;
+        let found = validator.check_parts(b"", report);
+        found.map_err(|error| error.moved(begin))
+    }
+
     /// Checks `body`, alone and as the line it is or would be stored as, against the error's text.
     #[track_caller]
     fn check(body: impl AsRef<[u8]>, expected: Result<(), &str>) {
         let body = body.as_ref();
         let mut validator = Validator::new();
         let found = validator.check(body);
+        assert_eq!(by_simd_json(&mut validator, body), found.map(|_| ()));
         let text = found.map(|_| ()).map_err(|error| error.to_string());
         assert_eq!(text, expected.map_err(str::to_owned));
         match found {
@@ -1179,6 +1225,7 @@ mod tests {
         let found = validator.check(body).map(|_| ());
         let parsed = serde_json::from_slice::<Value>(body);
         let shown = String::from_utf8_lossy(body);
+        assert_eq!(by_simd_json(validator, body), found, "{shown}");
         match (found, &parsed) {
             (Err(ReportError::TooDeep), _) => (),
             (
@@ -1290,11 +1337,34 @@ mod tests {
     }
 
     #[test]
+    fn ways_are_counted() {
+        let mut validator = Validator::new();
+        let mut check = |body: &str, expected: [u64; 2]| {
+            let _ = validator.check(body.as_bytes());
+            let line = format!("{STAMP}{}", body.get(1..).unwrap_or(""));
+            let _ = validator.check_line(line.as_bytes());
+            let Ways { usual, unusual } = validator.ways();
+            assert_eq!([usual, unusual], expected, "{body}");
+        };
+        check(&geo("0"), [2, 0]);
+        check(&geo(" 0"), [2, 2]);
+        check(&geo("00"), [2, 4]);
+        check(&geo(&format!("{}0", " ".repeat(KEPT_BYTES_MAX))), [2, 6]);
+        // Neither the body nor the line that is too large, but the empty line.
+        check(&geo(&" ".repeat(REPORT_BYTES_MAX)), [2, 6]);
+        check("", [2, 7]);
+        check(&geo("0"), [4, 7]);
+    }
+
+    #[test]
     fn checking_and_storing_allocate_nothing() {
         let now = Timestamp::from_ms(NOW_MS);
         for samples in [1, 20, 100] {
             let mut generator = Generator::new(1, samples);
-            let bodies: Vec<Vec<u8>> = (0..8).map(|_| generator.next_report("a")).collect();
+            let mut bodies: Vec<Vec<u8>> = (0..8).map(|_| generator.next_report("a")).collect();
+            // With a blank, simd-json checks them.
+            bodies.extend_from_within(..);
+            bodies[8..].iter_mut().for_each(|body| body.insert(1, b' '));
             let mut validator = Validator::new();
             let mut batch = Vec::new();
             let mut pass = || {
@@ -1322,7 +1392,7 @@ mod tests {
 
     #[test]
     fn a_large_report_pins_no_memory() {
-        let body = geo(&format!("[{}0]", "0,".repeat(500_000)));
+        let body = geo(&format!("[ {}0]", "0,".repeat(500_000)));
         let mut validator = Validator::new();
         let left = allocation_counter::measure(|| {
             assert!(validator.check(body.as_bytes()).is_ok());
