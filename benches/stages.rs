@@ -15,6 +15,7 @@ use netwatch_server::catalog::Segment;
 use netwatch_server::disk::{Dir, Disk, Fs, block_on};
 use netwatch_server::http::head::{self, HeadScan};
 use netwatch_server::report::Validator;
+use netwatch_server::report::fast::{self, Host, Sample, Sink};
 use netwatch_server::retention::{self, Limits};
 use netwatch_server::segment::name::SegmentName;
 use netwatch_server::segment::writer::{Batch, Encoder, Frame, Reach, Writer};
@@ -146,6 +147,27 @@ fn bench_report(criterion: &mut Criterion, size: &str, reports: &[Vec<u8>]) {
             validator.check(black_box(body)).expect("is valid");
         });
     });
+    // With a blank, simd-json checks them.
+    let unusual: Vec<Vec<u8>> = reports
+        .iter()
+        .map(|body| [b"{ ", &body[1..]].concat())
+        .collect();
+    let mut turn = unusual.iter().cycle();
+    group.bench_function(BenchmarkId::new("check-unusual", size), |bencher| {
+        bencher.iter(|| {
+            let body = turn.next().expect("it is a circle");
+            validator.check(black_box(body)).expect("is valid");
+        });
+    });
+    let mut turn = reports.iter().cycle();
+    group.bench_function(BenchmarkId::new("read", size), |bencher| {
+        bencher.iter(|| {
+            let body = turn.next().expect("it is a circle");
+            let mut sum = Sum(0.0);
+            fast::read(black_box(body), &mut sum).expect("is usual");
+            sum.0
+        });
+    });
     let checked: Vec<_> = reports
         .iter()
         .map(|body| validator.check(body).expect("is valid"))
@@ -159,6 +181,28 @@ fn bench_report(criterion: &mut Criterion, size: &str, reports: &[Vec<u8>]) {
             report.append_line(black_box(Timestamp::MAX), &mut text);
         });
     });
+}
+
+/// All latencies of a report, added up.
+struct Sum(f64);
+
+impl<'b> Sink<'b> for Sum {
+    fn client(&mut self, id: &'b str) {
+        black_box(id);
+    }
+
+    fn geo(&mut self, json: &'b [u8]) {
+        black_box(json);
+    }
+
+    fn sample(&mut self, sample: Sample<'b>) {
+        black_box((sample.t, sample.error));
+        self.0 += sample.latency.unwrap_or(0.0);
+    }
+
+    fn host(&mut self, host: Host<'b>) {
+        black_box(host);
+    }
 }
 
 /// Commits to memory, if there is a file system in it, with their share of creating and sealing segments.
