@@ -6,7 +6,7 @@ use super::cursor::Cursor;
 use super::merge::{Item, Merge, Want};
 use super::sources::Store;
 use super::{Ended, EndedBy, Extent, Filter, QueryError, Sink};
-use crate::report::extract::{Extractor, Reading};
+use crate::report::extract::Extractor;
 
 /// Bytes of a file that are given at a time.
 const COPY_BYTES: usize = 128 << 10;
@@ -65,8 +65,8 @@ pub fn write(
         let is_asked_for = !filter.asks_for_names()
             || filter.may_match(line)
                 && extractor
-                    .read(line, Reading::default())
-                    .is_some_and(|reading| filter.takes_report(&reading));
+                    .read(line, |reading| filter.takes_report(reading))
+                    .unwrap_or(false);
         if is_asked_for {
             sink.text(line).map_err(QueryError::Sink)?;
             sink.text(b"\n").map_err(QueryError::Sink)?;

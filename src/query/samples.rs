@@ -64,13 +64,14 @@ pub fn write(
             let by = EndedBy::Data;
             return Ok(Ended { cursor, by });
         };
-        let mut left = None;
-        if filter.may_match(line.text)
-            && let Some(reading) = extractor.read(line.text, Reading::default())
-            && filter.takes_client(&reading)
-        {
-            left = rows.add_line(&line, &reading, filter, extent);
-        }
+        let left = match filter.may_match(line.text) {
+            false => None,
+            true => extractor.read(line.text, |reading| {
+                let is_asked_for = filter.takes_client(reading);
+                is_asked_for.then(|| rows.add_line(&line, reading, filter, extent))?
+            }),
+        };
+        let left = left.flatten();
         if rows.text.len() >= GIVEN_BYTES {
             rows.give(sink)?;
         } else if sink.is_gone() {

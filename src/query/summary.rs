@@ -30,7 +30,7 @@ use serde::Deserialize;
 use xxhash_rust::xxh64::Xxh64;
 
 use super::cursor::Cursor;
-use super::merge::{Item, Merge, Want, may_hold};
+use super::merge::{Item, Line, Merge, Want, may_hold};
 use super::sources::{Source, Store};
 use super::{Filter, QueryError};
 use crate::idle;
@@ -279,6 +279,34 @@ impl<'w> Work<'w> {
         parts.max(1).next_power_of_two().ilog2().min(PART_BITS_MAX)
     }
 
+    /// Counts the samples of a line that have not been seen, of this part if there is one.
+    fn count_fresh(
+        &self,
+        line: &Line<'_>,
+        reading: &Reading<'_>,
+        part: Option<Part>,
+        seen: &mut Seen,
+        tally: &mut Tally,
+    ) {
+        let step_ms = self.step_of(line.received);
+        let group = Group::of(&self.summary.group, line.text, reading);
+        for host in reading.hosts() {
+            if !self.filter.takes_host(host.name) {
+                continue;
+            }
+            let is_fresh = |t: Option<f64>| {
+                let hash = hash(reading.client, host.name, t);
+                let is_here = part.is_none_or(|part| part.has(hash));
+                // One without a time is the same as no other.
+                is_here && (t.is_none() || seen.insert(hash))
+            };
+            let fresh = fresh(&host, is_fresh);
+            if !fresh.is_empty() {
+                tally.record(group.name(&host), step_ms, fresh);
+            }
+        }
+    }
+
     fn expect_going_on(&self) -> Result<(), QueryError> {
         match self.has_failed.load(Relaxed) || self.watch.is_gone() {
             true => Err(QueryError::Gone),
@@ -429,20 +457,19 @@ impl Worker<'_> {
                 continue;
             }
             self.counted.note_first(Some(received));
-            let Some(reading) = self.extractor.read(line, Reading::default()) else {
-                self.counted.skipped_lines += 1;
-                continue;
-            };
-            if !work.filter.takes_client(&reading) {
-                continue;
-            }
-            let step_ms = work.step_of(received);
-            let group = Group::of(&work.summary.group, line, &reading);
-            for host in reading.hosts() {
-                if work.filter.takes_host(host.name) {
-                    of_segment.record(group.name(&host), step_ms, outcomes(&host));
+            let counted = self.extractor.read(line, |reading| {
+                if !work.filter.takes_client(reading) {
+                    return;
                 }
-            }
+                let step_ms = work.step_of(received);
+                let group = Group::of(&work.summary.group, line, reading);
+                for host in reading.hosts() {
+                    if work.filter.takes_host(host.name) {
+                        of_segment.record(group.name(&host), step_ms, outcomes(&host));
+                    }
+                }
+            });
+            self.counted.skipped_lines += u64::from(counted.is_none());
         }
         of_segment.compact();
         self.counted.tally.add(of_segment);
@@ -508,38 +535,16 @@ impl Worker<'_> {
             {
                 continue;
             }
-            let Some(reading) = self.extractor.read(line.text, Reading::default()) else {
-                counted.skipped_lines += u64::from(part.index == 0);
-                continue;
-            };
-            let client = reading.client;
-            let is_here = by == PartBy::Sample || part.has(hash(client, None, None));
-            if !is_here || !work.filter.takes_client(&reading) {
-                continue;
-            }
-            counted.note_first(Some(line.received));
-            let step_ms = work.step_of(line.received);
-            let group = Group::of(&work.summary.group, line.text, &reading);
-            for host in reading.hosts() {
-                if !work.filter.takes_host(host.name) {
-                    continue;
+            let read = self.extractor.read(line.text, |reading| {
+                let is_here = by == PartBy::Sample || part.has(hash(reading.client, None, None));
+                if is_here && work.filter.takes_client(reading) {
+                    counted.note_first(Some(line.received));
+                    let of_part = (by == PartBy::Sample).then_some(part);
+                    work.count_fresh(&line, reading, of_part, seen, &mut counted.tally);
                 }
-                let name = group.name(&host);
-                let fresh = host.samples.iter().zip(outcomes(&host));
-                let fresh = fresh.filter_map(|(sample, outcome)| {
-                    let hash = hash(client, host.name, sample.t);
-                    let counts = match by == PartBy::Client || part.has(hash) {
-                        // One without a time is the same as no other.
-                        true => sample.t.is_none() || seen.insert(hash),
-                        false => false,
-                    };
-                    counts.then_some(outcome)
-                });
-                let fresh: Vec<Outcome> = fresh.collect();
-                if !fresh.is_empty() {
-                    counted.tally.record(name, step_ms, fresh);
-                }
-            }
+            });
+            // Of a line that says nothing it cannot be told where it belongs.
+            counted.skipped_lines += u64::from(read.is_none() && part.index == 0);
             if seen.len() > SEEN_MAX - LINE_SAMPLES_MAX {
                 return Ok(None);
             }
@@ -585,6 +590,12 @@ impl Part {
         };
         Ok([half(0), half(1)])
     }
+}
+
+fn fresh(host: &Host<'_, '_>, mut is_fresh: impl FnMut(Option<f64>) -> bool) -> Vec<Outcome> {
+    let samples = host.samples.iter().zip(outcomes(host));
+    let fresh = samples.filter(|(sample, _)| is_fresh(sample.t));
+    fresh.map(|(_, outcome)| outcome).collect()
 }
 
 type Seen = HashSet<u64, BuildHasherDefault<AsItIs>>;

@@ -4,24 +4,17 @@
 //! not as the schema has it is taken for not there, and only what is no JSON object at all is no report. Of a
 //! member that stands twice the last one counts. Numbers are taken as f64.
 //!
+//! Lines as browsers write them are read in one pass ([`super::fast`]), the others by simd-json.
+//!
 //! Memory: that of a [`Validator`](super::Validator), and 48 bytes a sample.
 
 use std::mem;
 
 use simd_json::{Buffers, Node, StaticNode, Tape};
 
-use super::{DEPTH_MAX, KEPT_BYTES_MAX, STAMP_LEN};
-
-/// A sample of a host.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Sample<'l> {
-    /// When it was taken, in milliseconds since the epoch, by the client's clock.
-    pub t: Option<f64>,
-    /// In milliseconds.
-    pub latency: Option<f64>,
-    /// What went wrong.
-    pub error: Option<&'l str>,
-}
+pub use super::fast::Sample;
+use super::fast::{self, Sink};
+use super::{DEPTH_MAX, KEPT_BYTES_MAX, STAMP_LEN, received_at};
 
 /// A host of a report.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -67,6 +60,12 @@ impl<'l> Reading<'l> {
         })
     }
 
+    fn clear(&mut self) {
+        self.client = None;
+        self.hosts.clear();
+        self.samples.clear();
+    }
+
     /// With nothing in it, for another line; its room is kept.
     fn recycle<'other>(self) -> Reading<'other> {
         Reading {
@@ -74,6 +73,26 @@ impl<'l> Reading<'l> {
             hosts: emptied(self.hosts),
             samples: emptied(self.samples),
         }
+    }
+}
+
+impl<'l> Sink<'l> for Reading<'l> {
+    fn client(&mut self, id: &'l str) {
+        self.client = Some(id);
+    }
+
+    fn geo(&mut self, _: &'l [u8]) {}
+
+    fn sample(&mut self, sample: Sample<'l>) {
+        self.samples.push(sample);
+    }
+
+    fn host(&mut self, fast::Host { name, url }: fast::Host<'l>) {
+        self.hosts.push(HostSpan {
+            name,
+            url,
+            samples_end: self.samples.len(),
+        });
     }
 }
 
@@ -90,6 +109,8 @@ pub struct Extractor {
     scratch: Vec<u8>,
     buffers: Buffers,
     tape: Tape<'static>,
+    /// Empty between lines; kept for its room.
+    room: Reading<'static>,
 }
 
 impl Default for Extractor {
@@ -98,13 +119,37 @@ impl Default for Extractor {
             scratch: Vec::new(),
             buffers: Buffers::with_max_depth(0, DEPTH_MAX),
             tape: Tape(Vec::new()),
+            room: Reading::default(),
         }
     }
 }
 
 impl Extractor {
-    /// What `line` says, in the room of a reading that is done with; `None` if it is no JSON object.
-    pub fn read<'s>(&'s mut self, line: &'s [u8], done: Reading<'_>) -> Option<Reading<'s>> {
+    /// What `told` makes of what `line` says; `None` if that is no JSON object.
+    pub fn read<T>(&mut self, line: &[u8], told: impl FnOnce(&Reading<'_>) -> T) -> Option<T> {
+        if self.scratch.capacity() > KEPT_BYTES_MAX {
+            *self = Extractor::default();
+        }
+        let room = mem::take(&mut self.room);
+        let reading = self.reading(line, room.recycle())?;
+        let told = told(&reading);
+        self.room = reading.recycle();
+        Some(told)
+    }
+
+    fn reading<'s>(&'s mut self, line: &'s [u8], mut reading: Reading<'s>) -> Option<Reading<'s>> {
+        let read = match received_at(line) {
+            Some(_) => fast::read_members(&line[STAMP_LEN..], &mut reading),
+            None => fast::read(line, &mut reading),
+        };
+        if read.is_some() {
+            return Some(reading);
+        }
+        reading.clear();
+        self.read_unusual(line, reading)
+    }
+
+    fn read_unusual<'s>(&'s mut self, line: &'s [u8], reading: Reading<'s>) -> Option<Reading<'s>> {
         if self.scratch.capacity() > KEPT_BYTES_MAX {
             *self = Extractor::default();
         }
@@ -120,15 +165,15 @@ impl Extractor {
             &mut self.buffers,
             &mut tape,
         );
-        let reading = parsed.ok().and_then(|()| {
+        let read = parsed.ok().and_then(|()| {
             let mut walk = Walk {
                 nodes: &tape.0,
                 at: 0,
             };
-            walk.report(done.recycle())
+            walk.report(reading)
         });
         self.tape = tape.reset();
-        reading
+        read
     }
 }
 
@@ -137,7 +182,7 @@ impl Extractor {
 pub fn leading_client(line: &[u8]) -> Option<&str> {
     let members = line.get(STAMP_LEN..)?;
     let id = members.strip_prefix(b"\"clientId\":\"")?;
-    super::received_at(line)?;
+    received_at(line)?;
     let len = memchr::memchr2(b'"', b'\\', id)?;
     match id[len] {
         b'"' => str::from_utf8(&id[..len]).ok(),
@@ -292,11 +337,14 @@ mod tests {
     /// Everything that a line says, in words.
     fn told(line: &str) -> Option<String> {
         let mut extractor = Extractor::default();
-        // The second time in the room of the first.
-        let first = extractor
-            .read(line.as_bytes(), Reading::default())?
-            .recycle();
-        let reading = extractor.read(line.as_bytes(), first)?;
+        let told = |reading: &Reading<'_>| told_of(reading);
+        let first = extractor.read(line.as_bytes(), told);
+        // In the room of the first.
+        assert_eq!(extractor.read(line.as_bytes(), told), first);
+        first
+    }
+
+    fn told_of(reading: &Reading<'_>) -> String {
         let mut text = reading.client.unwrap_or("-").to_owned();
         for host in reading.hosts() {
             text += &format!(" [{} {}", host.name.unwrap_or("-"), host.url.unwrap_or("-"));
@@ -307,7 +355,7 @@ mod tests {
             }
             text += "]";
         }
-        Some(text)
+        text
     }
 
     #[test]
@@ -349,6 +397,13 @@ mod tests {
             r#"{"hosts":[{"name":"no"}],"hosts":[{"name":"a","name":"b","history":[{}],"history":[{"t":1,"t":2}]}]}"#,
             Some("- [b - (2 - -)]"),
         );
+        // The same report, as a browser writes it and with a blank in it.
+        let usual = r#"{"clientId":"a","geo":null,"hosts":[{"history":[{"t":1,"latency":2,"error":null}],"name":"b","status":"c","url":"d"}],"timestamp":"e"}"#;
+        let expected = Some("a [b d (1 2 -)]");
+        check(usual, expected);
+        check(&usual.replace("\"a\",", "\"a\", "), expected);
+        let stamp = r#"{"receivedAt":"2026-02-27T05:14:34.123Z","#;
+        check(&usual.replacen('{', stamp, 1), expected);
         check("[]", None);
         check(r#"{"clientId":"a""#, None);
         check("", None);

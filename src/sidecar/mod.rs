@@ -24,7 +24,7 @@ use serde_json::value::RawValue;
 use xxhash_rust::xxh64::xxh64;
 
 use crate::disk::{Dir, Disk, Fs, Stat, block_on};
-use crate::report::extract::{Extractor, Host, Reading};
+use crate::report::extract::{Extractor, Host};
 use crate::report::received_at;
 use crate::segment::name::sidecar_of;
 use crate::segment::reader::{Lines, ReadError};
@@ -232,19 +232,18 @@ impl Sidecar {
             modified
         });
         widen(&mut self.received, received);
-        let Some(reading) = extractor.read(line, Reading::default()) else {
-            self.skipped_lines += 1;
-            return;
-        };
         let minute = received.ms() - received.ms() % MINUTE_MS;
-        for host in reading.hosts() {
-            for t in host.samples.iter().filter_map(|sample| sample.t) {
-                widen(&mut self.t, t);
+        let read = extractor.read(line, |reading| {
+            for host in reading.hosts() {
+                for t in host.samples.iter().filter_map(|sample| sample.t) {
+                    widen(&mut self.t, t);
+                }
+                if let Some(tally) = &mut self.hosts {
+                    tally.record(host.name, minute, outcomes(&host));
+                }
             }
-            if let Some(tally) = &mut self.hosts {
-                tally.record(host.name, minute, outcomes(&host));
-            }
-        }
+        });
+        self.skipped_lines += u64::from(read.is_none());
         // Looked at now and then, since looking takes time.
         if self.lines.is_multiple_of(64) || line.len() > 64 << 10 {
             self.hosts.take_if(|tally| tally.bytes() > TALLY_BYTES_MAX);
