@@ -15,7 +15,8 @@
 //!
 //! Within a segment the time of arrival never goes back: it is the wall clock at the segment's first line
 //! plus what a monotonic clock has counted since. A wall clock that was set makes the next line begin a
-//! new segment.
+//! new segment. From one segment to the next it goes back only where the clock was set back by more than
+//! [`CLOCK_STEP_MS`]: what is less is waited for, with the time of the last line.
 //!
 //! Invariant: `held_bytes <= held_bytes_max` in every state, so a slow disk becomes refusals.
 
@@ -35,7 +36,8 @@ use crate::time::{Now, Timestamp};
 /// are. Room that each of a core's few batches has from the start. Some 10 ms of work, a few times a sync.
 pub const BATCH_BYTES_MAX: usize = 2 << 20;
 
-/// The wall clock may drift this far from a segment's own clock before a new segment begins.
+/// The wall clock may drift this far from a segment's own clock before a new segment begins, and be this far behind
+/// the last line without an earlier time for the next one.
 const CLOCK_STEP_MS: u64 = 1000;
 
 /// Buffers kept for reuse, until a segment is sealed for its age: one gathers and one is committed, more
@@ -227,6 +229,8 @@ pub struct Shard {
     /// The lines that they are.
     held_lines: u64,
     planned: Option<Planned>,
+    /// When the last line was received.
+    latest: Timestamp,
     /// The open segment is to be sealed before `gathering` is committed.
     seal_pending: bool,
     gate: Gate,
@@ -261,6 +265,7 @@ impl Shard {
             held_bytes: 0,
             held_lines: 0,
             planned: None,
+            latest: Timestamp::from_ms(0),
             seal_pending: false,
             gate: Gate::Open,
             slots: Slab::new(),
@@ -294,7 +299,9 @@ impl Shard {
             return Err(Refusal::ShardFull);
         }
         // Before the batch is closed for its size: its segment may end here too.
-        let received_at = self.plan(now);
+        let planned_at = self.plan(now);
+        let received_at = self.not_back(planned_at);
+        self.latest = received_at;
         let had = self.gathering.text.len();
         if had > 0 && had + lines.bytes > BATCH_BYTES_MAX {
             self.close_batch(Then::KeepOpen);
@@ -352,6 +359,16 @@ impl Shard {
             begun: now,
         });
         now.wall
+    }
+
+    /// This time, or that of the last line where a clock is a little behind it: the clocks of two segments are read
+    /// in whole milliseconds each, and NTP slows a clock down.
+    fn not_back(&self, time: Timestamp) -> Timestamp {
+        let behind_ms = self.latest.ms().saturating_sub(time.ms());
+        match behind_ms <= CLOCK_STEP_MS {
+            true => time.max(self.latest),
+            false => time,
+        }
     }
 
     /// Makes what has gathered the last of its segment.
@@ -710,6 +727,29 @@ mod tests {
         check(&[(1001, 0), (0, 0)], 0, back);
         let forward = &["1 at 0, Seal(Time)", "1 at 1001, KeepOpen"];
         check(&[(0, 0), (1001, 0)], 0, forward);
+    }
+
+    #[test]
+    fn times_go_on_from_one_segment_to_the_next() {
+        // Full with each line, and the wall clock behind the one before by some milliseconds, or set back.
+        let limits = Limits {
+            segment_bytes: 30,
+            ..LIMITS
+        };
+        let shard = shared(limits);
+        let times = [5000, 4999, 5001, 4001, 4000, 4002].map(|wall_ms| {
+            drop(append(&shard, at(wall_ms, 0), 30));
+            let step = shard.borrow_mut().next_step(0);
+            match step {
+                Ok(Step::Commit(batch)) => {
+                    let first_ms = batch.first.ms() - WALL_MS;
+                    shard.borrow_mut().end_commit(batch, Ok(()));
+                    first_ms
+                }
+                step => panic!("{step:?}"),
+            }
+        });
+        assert_eq!(times, [5000, 5000, 5001, 5001, 4000, 4002]);
     }
 
     #[test]
