@@ -207,10 +207,6 @@ impl Cell {
         self.latencies.add(other.latencies);
     }
 
-    fn bytes(&self) -> usize {
-        mem::size_of::<(u64, Cell)>() + self.latencies.heap_bytes()
-    }
-
     /// The quantiles of its latencies, in the order asked for; `None` if it has none.
     pub fn quantiles<const N: usize>(&self, quantiles: [f64; N]) -> Option<[f64; N]> {
         let count = self.latencies.count();
@@ -314,10 +310,11 @@ impl Tally {
     /// Bytes that its cells and the names of its groups take, within a few of each.
     pub fn bytes(&self) -> usize {
         let named = self.named.iter();
-        let named = named.map(|(name, steps)| {
-            mem::size_of::<(Box<str>, Vec<(u64, Cell)>)>() + name.len() + bytes_of(steps)
-        });
-        named.sum::<usize>() + bytes_of(&self.unnamed)
+        let named = named.map(|(name, steps)| name.len() + bytes_of(steps));
+        // A table has a byte more for each of its places, and an eighth of these are kept free.
+        let place = mem::size_of::<(Box<str>, Vec<(u64, Cell)>)>() + 1;
+        let places = self.named.capacity() / 7 * 8;
+        named.sum::<usize>() + places * place + bytes_of(&self.unnamed)
     }
 
     /// The groups with their cells by step, in no order of the groups.
@@ -330,8 +327,9 @@ impl Tally {
     }
 }
 
-fn bytes_of(steps: &[(u64, Cell)]) -> usize {
-    steps.iter().map(|(_, cell)| cell.bytes()).sum()
+fn bytes_of(steps: &Vec<(u64, Cell)>) -> usize {
+    let heap_bytes = steps.iter().map(|(_, cell)| cell.latencies.heap_bytes());
+    steps.capacity() * mem::size_of::<(u64, Cell)>() + heap_bytes.sum::<usize>()
 }
 
 fn steps_of<'t>(
@@ -356,6 +354,10 @@ fn cell_of(steps: &mut Vec<(u64, Cell)>, step_ms: u64) -> &mut Cell {
         _ => match steps.binary_search_by_key(&step_ms, |&(start, _)| start) {
             Ok(at) => at,
             Err(at) => {
+                // Most groups of many have one step; a vector would begin with four.
+                if steps.is_empty() {
+                    steps.reserve_exact(1);
+                }
                 steps.insert(at, (step_ms, Cell::default()));
                 at
             }

@@ -199,6 +199,10 @@ impl Store {
                     LoadError::Damaged | LoadError::Stale => None,
                 };
                 tracing::warn!(name, what = %error, cause, "sidecar not used");
+                // Where a server's housekeeping makes the missing ones anew.
+                if !self.open.is_empty() && cause.is_none() {
+                    sidecar::discard(&self.fs, &name);
+                }
                 None
             }
         }

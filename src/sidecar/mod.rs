@@ -152,6 +152,15 @@ pub fn load(fs: &Fs, segment: &str, stat: Stat) -> Result<Option<Sidecar>, LoadE
     }
 }
 
+/// Removes the sidecar of a segment, which is not to be used. One that cannot be removed stays unused.
+pub fn discard(fs: &Fs, segment: &str) {
+    if let Some(name) = sidecar_of(segment)
+        && let Err(error) = block_on(remove_if_there(fs, &name))
+    {
+        tracing::debug!(name, cause = %error, "sidecar not removed");
+    }
+}
+
 /// Writes the sidecar of a segment, in place of one that is there.
 fn store(fs: &Fs, segment: &str, encoded: Vec<u8>) -> io::Result<()> {
     let Some(name) = sidecar_of(segment) else {

@@ -13,6 +13,7 @@ mod http;
 mod ingest;
 mod limits;
 mod metrics;
+mod query;
 mod recovery;
 mod reload;
 mod retention;
