@@ -28,6 +28,7 @@ fn main() -> Done {
     write(corpus, "head", heads())?;
     write(corpus, "chunked", chunked())?;
     write(corpus, "report", bodies())?;
+    write(corpus, "fast", usual_reports())?;
     write(corpus, "batch", batches())?;
     write(corpus, "coding", codings()?)?;
     Ok(())
@@ -174,6 +175,33 @@ fn bodies() -> Vec<Vec<u8>> {
     }
     for samples in [0, 1, 3] {
         inputs.push(Generator::new(7, samples).next_report(CLIENT));
+    }
+    inputs
+}
+
+/// All bodies are good beginnings as well: most of them are left to simd-json, some for one byte.
+fn usual_reports() -> Vec<Vec<u8>> {
+    let mut inputs = bodies();
+    for number in [
+        "0",
+        "-0",
+        "1772150987398",
+        "999999999999999999",
+        "-0.0",
+        "12.75",
+        "9007199254740.993",
+        "122.30000000074506",
+        "0.0000000000000000001",
+    ] {
+        let members = [
+            format!(r#""t":{number},"latency":{number},"error":null"#),
+            format!(r#""error":"a","x":[{number}],"latency":{number},"t":null"#),
+        ];
+        for members in members {
+            let host = format!(r#"{{"history":[{{{members}}}],"name":"é","url":null}}"#);
+            let text = format!(r#"{{"clientId":"a","hosts":[{host}],"geo":{{}},"timestamp":""}}"#);
+            inputs.push(text.into_bytes());
+        }
     }
     inputs
 }
