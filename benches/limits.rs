@@ -1,4 +1,5 @@
-//! The work that no server of these reports can do without: parsing one, and compressing it.
+//! Yardsticks for the work that a server of these reports has to do: parsing one with a parser for any JSON,
+//! and compressing it.
 
 use simd_json::{Buffers, INPUT_PADDING, Tape};
 use zstd::zstd_safe::{

@@ -1,9 +1,9 @@
 //! The stages of a report, one at a time and on one thread, in bytes of reports per second:
 //! `cargo bench`, or `cargo bench -- check` for one of them.
 //!
-//! `limit` is what the libraries under the stages take for the same bytes: no check can be faster than
-//! the parse in it, and no commit faster than the compressor. Both are also what `load.sh` adds to its
-//! floor.
+//! `limit` is what libraries take for the same bytes: simd-json, which the check of a usual report beats
+//! and that of any other cannot, and the compressor, which no commit can beat. Both are also what
+//! `load.sh` adds to its floor.
 //!
 //! `retention` is no stage: segments per second that a plan looks at.
 
