@@ -31,14 +31,18 @@ const BIN_MAX: u64 = 3_600_000_000;
 /// Significant digits of a bin: 128 bins to an octave, so that each is within 1/128 of its neighbours.
 const DIGITS: u8 = 2;
 
-/// Bins that a sketch keeps as a list before it has an array of them.
+/// A sketch that is a list of more bins than this, and has taken more latencies than that, goes on with an array of
+/// all bins: some 12 KiB, and quicker.
 const SPARSE_BINS_MAX: usize = 48;
+const SPARSE_LATENCIES_MAX: u32 = 1024;
 
 /// How often latencies have lain in which bin.
 #[derive(Clone, Debug, Default)]
 pub struct Sketch {
     /// The least value of each bin in microseconds, ascending, and its count, which is not 0.
     sparse: Vec<(u32, u64)>,
+    /// Latencies that have come into the list one by one.
+    sparse_latencies: u32,
     /// Those that have come since, where they have been many.
     dense: Option<Box<Histogram<u64>>>,
 }
@@ -61,7 +65,8 @@ impl Sketch {
             Ok(at) => self.sparse[at].1 += 1,
             Err(at) => self.sparse.insert(at, (bin, 1)),
         }
-        if self.sparse.len() > SPARSE_BINS_MAX {
+        self.sparse_latencies += 1;
+        if self.sparse.len() > SPARSE_BINS_MAX && self.sparse_latencies > SPARSE_LATENCIES_MAX {
             self.dense = Some(Box::new(histogram()));
         }
     }
@@ -75,18 +80,12 @@ impl Sketch {
             });
             self.add_bins(bins.collect());
         }
+        self.sparse_latencies = 0;
+        self.sparse.shrink_to_fit();
     }
 
     fn add(&mut self, other: Sketch) {
-        let Sketch { sparse, dense } = other;
-        self.add_bins(sparse);
-        if let Some(dense) = dense {
-            let others = Sketch {
-                sparse: Vec::new(),
-                dense: Some(dense),
-            };
-            self.add_bins(others.into_bins());
-        }
+        self.add_bins(other.into_bins());
     }
 
     fn add_bins(&mut self, other: Vec<(u32, u64)>) {
@@ -122,7 +121,7 @@ impl Sketch {
             .all(|&(bin, count)| count > 0 && u64::from(bin) <= BIN_MAX);
         (is_ascending && are_counted).then_some(Sketch {
             sparse: bins,
-            dense: None,
+            ..Sketch::default()
         })
     }
 
