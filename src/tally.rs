@@ -55,8 +55,8 @@ fn histogram() -> Histogram<u64> {
 
 impl Sketch {
     fn record(&mut self, bins: &Histogram<u64>, latency_ms: f64) {
-        // A cast saturates: below 0 and NaN are 0.
-        let micros = ((latency_ms * 1000.0).round() as u64).min(BIN_MAX);
+        // To the nearest; a cast saturates, so that what is below 0 is 0.
+        let micros = ((latency_ms * 1000.0 + 0.5) as u64).min(BIN_MAX);
         if let Some(dense) = &mut self.dense {
             return dense.record(micros).expect("it grows as it has to");
         }

@@ -29,7 +29,7 @@ use self::auth::{Denied, Realm};
 use self::exchange::Exchange;
 use self::read::Reader;
 use crate::api::JSON;
-use crate::http::head::{Head, Method};
+use crate::http::head::{Expect, Head, Method};
 use crate::live::LiveSettings;
 use crate::metrics::queries::{Queries, Route};
 use crate::metrics::{Format, Metrics};
@@ -102,6 +102,10 @@ enum Refused {
     Method {
         allow: &'static str,
     },
+    /// Nothing takes this method, nor does any standard name it.
+    UnknownMethod,
+    /// It expects something else than to be told to go on.
+    Expectation,
     /// It has a body, which nothing here takes.
     Body,
     /// As many questions are being answered as may be.
@@ -142,6 +146,16 @@ impl Refused {
                 "method_not_allowed",
                 "expected method GET, HEAD",
             ),
+            Refused::UnknownMethod => (
+                StatusCode::NOT_IMPLEMENTED,
+                "unknown_method",
+                "unknown method",
+            ),
+            Refused::Expectation => (
+                StatusCode::EXPECTATION_FAILED,
+                "unknown_expectation",
+                "expected no expectation but 100-continue",
+            ),
             Refused::Body => (
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "body_too_large",
@@ -159,7 +173,9 @@ impl Refused {
                 .map(|challenge| ("www-authenticate", challenge)),
             Refused::Method { allow } => Some(("allow", allow)),
             Refused::TooManyQueries => Some(("retry-after", "1")),
-            Refused::NotFound | Refused::Body => None,
+            Refused::NotFound | Refused::UnknownMethod | Refused::Expectation | Refused::Body => {
+                None
+            }
         };
         let mut answer = Answer::refusal(status, code, message);
         let fields = field.map(|(name, value)| (name, value.to_owned()));
@@ -179,7 +195,7 @@ impl Admin {
                     status: StatusCode::OK,
                     content_type: format.content_type(),
                     body: self.metrics.render(format).into_bytes(),
-                    fields: Vec::new(),
+                    fields: vec![("vary", "accept".to_owned())],
                 })
             }
             Ok(Asked::Stored(route)) => {
@@ -190,12 +206,11 @@ impl Admin {
                 };
                 reader.answer(route, head, exchange)
             }
-            Ok(Asked::Segment(name)) => segments::file(&self.store.fs, name, head, exchange),
         }
     }
 
     /// What is asked for, if it is there and may be asked for.
-    fn allowed<'h>(&self, head: &Head<'h>) -> Result<Asked<'h>, Refused> {
+    fn allowed(&self, head: &Head<'_>) -> Result<Asked, Refused> {
         let live = self.live.load();
         let asked = Asked::by_path(head.path);
         let realm = match asked {
@@ -204,6 +219,9 @@ impl Admin {
             _ => Realm::Admin,
         };
         auth::check(head, realm, &live)?;
+        if head.expect == Expect::Unknown {
+            return Err(Refused::Expectation);
+        }
         let asked = asked.ok_or(Refused::NotFound)?;
         expect_get(head)?;
         Ok(asked)
@@ -212,23 +230,22 @@ impl Admin {
 
 /// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asked<'h> {
+enum Asked {
     Metrics,
     Stored(Route),
-    /// The file of this name.
-    Segment(&'h str),
 }
 
-impl<'h> Asked<'h> {
+impl Asked {
     /// The whole table of the admin listener.
-    fn by_path(path: &'h str) -> Option<Asked<'h>> {
+    fn by_path(path: &str) -> Option<Asked> {
         Some(match path {
             "/metrics" => Asked::Metrics,
             "/api/v1/reports" => Asked::Stored(Route::Reports),
             "/api/v1/samples" => Asked::Stored(Route::Samples),
             "/api/v1/summary" => Asked::Stored(Route::Summary),
             "/api/v1/segments" => Asked::Stored(Route::Segments),
-            _ => Asked::Segment(path.strip_prefix("/api/v1/segments/")?),
+            path if path.starts_with(segments::FILES) => Asked::Stored(Route::Segment),
+            _ => return None,
         })
     }
 }
@@ -236,6 +253,7 @@ impl<'h> Asked<'h> {
 fn expect_get(head: &Head<'_>) -> Result<(), Refused> {
     match head.method {
         Method::Get | Method::Head => Ok(()),
+        Method::Unknown => Err(Refused::UnknownMethod),
         _ => Err(Refused::Method { allow: "GET, HEAD" }),
     }
 }

@@ -5,6 +5,7 @@
 //! | `/api/v1/reports` | lines |
 //! | `/api/v1/samples` | a row for each sample |
 //! | `/api/v1/summary` | figures |
+//! | `/api/v1/segments`, `/api/v1/segments/NAME` | see [`super::segments`] |
 //!
 //! The whole answer is streamed; a page is made first, since its head says where the next one begins. A question
 //! has a thread of its own, which is idle: it runs while nobody else wants the CPU (P5). At most [`QUERIES_MAX`] are
@@ -85,6 +86,7 @@ impl Reader<'_> {
             Route::Samples => self.samples(head, exchange),
             Route::Summary => self.summary(head, exchange),
             Route::Segments => super::segments::list(self, head, exchange),
+            Route::Segment => super::segments::file(&self.store.fs, head, exchange),
         }
     }
 
@@ -292,6 +294,7 @@ fn refusal(error: &QueryError) -> Option<(Answer, Outcome)> {
             "too_many_samples",
             Outcome::Refused,
         ),
+        QueryError::NoSegment => (StatusCode::NOT_FOUND, "not_found", Outcome::Refused),
         QueryError::CursorExpired { .. } => (StatusCode::GONE, "cursor_expired", Outcome::Refused),
         QueryError::Removed { .. } => (
             StatusCode::SERVICE_UNAVAILABLE,

@@ -1,17 +1,18 @@
 //! The sealed segments themselves: a list of them, and the file of one, whole or a range of it.
 //!
 //! A file never changes and has an entity tag for life (RFC 9110 §8.8.3), so a download goes on where it was cut off:
-//! `Range` takes one range of bytes (§14.1.2), `If-Range` and `If-None-Match` the tag. More than one range is answered
+//! `Range` takes one range of bytes (§14.1.2) from GET, `If-Range` and `If-None-Match` the tag. More than one range is answered
 //! with the whole file, as §14.2 allows.
 
 use std::io::{self, Write};
 
 use ::http::StatusCode;
+use percent_encoding::percent_decode_str;
 
+use super::Answer;
 use super::coded::{Coded, Coding};
 use super::exchange::{Exchange, Opening};
 use super::read::{Reader, opening};
-use super::{Answer, Refused};
 use crate::api::JSON;
 use crate::disk::{Dir, Disk, Fs, block_on};
 use crate::http::head::Head;
@@ -20,9 +21,13 @@ use crate::query::QueryError;
 use crate::query::params::Params;
 use crate::segment::CHECKSUM_BYTES;
 use crate::segment::name::is_segment;
+use crate::segment::reader::ReadError;
 use crate::sidecar;
 
 const ZSTD: &str = "application/zstd";
+
+/// What the paths of files begin with; the rest is a name.
+pub(super) const FILES: &str = "/api/v1/segments/";
 
 /// Bytes of a file that are sent at a time.
 const COPY_BYTES: usize = 128 << 10;
@@ -41,7 +46,8 @@ pub(super) fn list(
         return body.finish().map_err(QueryError::Sink);
     }
     let fs = &reader.store.fs;
-    let sources = reader.store.sources(&filter)?;
+    let mut sources = reader.store.sources(&filter)?;
+    sources.sort_by_key(|source| source.position.named());
     let mut coded = Coded::new(coding, body);
     let mut separator = "{\"segments\":[";
     for source in sources.iter().filter(|source| source.dir == Dir::Sealed) {
@@ -89,57 +95,55 @@ enum Part {
 }
 
 /// Sends the file of a sealed segment.
-pub(super) fn file(
-    fs: &Fs,
-    name: &str,
-    head: &Head<'_>,
-    exchange: &Exchange<'_>,
-) -> io::Result<()> {
+pub(super) fn file(fs: &Fs, head: &Head<'_>, exchange: &Exchange<'_>) -> Result<(), QueryError> {
+    let asked = head.path.strip_prefix(FILES).unwrap_or_default();
+    let asked = percent_decode_str(asked).decode_utf8_lossy();
     // Of the names that are there, so that none of a request reaches a path.
-    let names = fs.files(Dir::Sealed)?;
-    let known = names
-        .into_iter()
-        .find(|known| known == name && is_segment(known));
-    let file = match known.map(|known| fs.open_for_reading(Dir::Sealed, &known)) {
-        None => return exchange.whole(&Refused::NotFound.answer()),
-        Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => {
-            return exchange.whole(&Refused::NotFound.answer());
-        }
-        Some(opened) => opened?,
+    let names = fs.files(Dir::Sealed).map_err(|source| QueryError::List {
+        path: "the data directory",
+        source,
+    })?;
+    let mut names = names.into_iter().filter(|name| is_segment(name));
+    let name = names.find(|name| *name == asked);
+    let name = name.ok_or(QueryError::NoSegment)?;
+    let unreadable = |source| QueryError::Read {
+        path: name.clone(),
+        source: ReadError::Io(source),
     };
-    let len = fs.stat_open(&file)?.bytes;
-    let tag = entity_tag(fs, &file, len)?;
+    let file = match fs.open_for_reading(Dir::Sealed, &name) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(QueryError::NoSegment),
+        opened => opened.map_err(unreadable)?,
+    };
+    let len = fs.stat_open(&file).map_err(unreadable)?.bytes;
+    let tag = entity_tag(fs, &file, len).map_err(unreadable)?;
     let etag = ("etag", tag.clone());
+    let told = |sent: io::Result<()>| sent.map_err(QueryError::Sink);
     if is_listed(head, "if-none-match", &tag) {
-        return exchange.whole(&Answer {
+        return told(exchange.whole(&Answer {
             status: StatusCode::NOT_MODIFIED,
             content_type: ZSTD,
             body: Vec::new(),
             fields: vec![etag],
-        });
+        }));
     }
+    let is_head = exchange.delivery() == Delivery::FieldsOnly;
     let ranges = ("accept-ranges", "bytes".to_owned());
     let (status, from, to, fields) = match part(head, len, &tag) {
-        Part::Whole => (StatusCode::OK, 0, len, vec![etag, ranges]),
-        Part::Range(from, to) => {
+        Part::Range(from, to) if !is_head => {
             let range = format!("bytes {from}-{}/{len}", to - 1);
-            let range = ("content-range", range);
-            (
-                StatusCode::PARTIAL_CONTENT,
-                from,
-                to,
-                vec![etag, ranges, range],
-            )
+            let fields = vec![etag, ranges, ("content-range", range)];
+            (StatusCode::PARTIAL_CONTENT, from, to, fields)
         }
-        Part::None => {
+        Part::None if !is_head => {
             let status = StatusCode::RANGE_NOT_SATISFIABLE;
             let message = format!("the file has {len} bytes");
             let mut answer = Answer::refusal(status, "range_not_satisfiable", &message);
-            answer
-                .fields
-                .push(("content-range", format!("bytes */{len}")));
-            return exchange.whole(&answer);
+            let range = format!("bytes */{len}");
+            answer.fields.push(("content-range", range));
+            return told(exchange.whole(&answer));
         }
+        // RFC 9110 §14.2: to HEAD a range means nothing.
+        _ => (StatusCode::OK, 0, len, vec![etag, ranges]),
     };
     let mut body = exchange.begin(Opening {
         status,
@@ -147,19 +151,17 @@ pub(super) fn file(
         fields,
         len: Some(to - from),
     });
-    if exchange.delivery() == Delivery::Whole {
-        let mut at = from;
-        while at < to {
-            let count = (to - at).min(COPY_BYTES as u64) as usize;
-            let bytes = block_on(fs.read_at(&file, vec![0; count], at))?;
-            if bytes.len() < count {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            body.write_all(&bytes)?;
-            at += count as u64;
+    let mut at = from;
+    while at < to && !is_head {
+        let count = (to - at).min(COPY_BYTES as u64) as usize;
+        let bytes = block_on(fs.read_at(&file, vec![0; count], at)).map_err(unreadable)?;
+        if bytes.len() < count {
+            return Err(unreadable(io::ErrorKind::UnexpectedEof.into()));
         }
+        body.write_all(&bytes).map_err(QueryError::Sink)?;
+        at += count as u64;
     }
-    body.finish()
+    told(body.finish())
 }
 
 /// The length, and the checksum that the frame ends with.

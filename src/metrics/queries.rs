@@ -17,6 +17,8 @@ pub enum Route {
     Summary,
     /// The list of segments.
     Segments,
+    /// The file of one.
+    Segment,
 }
 
 impl Route {
@@ -35,6 +37,7 @@ impl Route {
             Route::Samples => "samples",
             Route::Summary => "summary",
             Route::Segments => "segments",
+            Route::Segment => "segment",
         }
     }
 }

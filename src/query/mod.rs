@@ -215,6 +215,8 @@ pub enum QueryError {
         /// Which.
         name: String,
     },
+    /// No sealed segment has this name.
+    NoSegment,
     /// The segment that the cursor stands in is not there any more.
     CursorExpired {
         /// Which.
@@ -246,6 +248,7 @@ impl fmt::Display for QueryError {
             QueryError::Removed { name } => {
                 write!(f, "{name} was removed while older segments were being read")
             }
+            QueryError::NoSegment => f.write_str("no sealed segment has this name"),
             QueryError::CursorExpired { name } => {
                 write!(f, "cursor: {name}, which it stands in, has been removed")
             }
@@ -270,6 +273,7 @@ impl Error for QueryError {
         match self {
             QueryError::Param(_)
             | QueryError::Removed { .. }
+            | QueryError::NoSegment
             | QueryError::CursorExpired { .. }
             | QueryError::TooManyRows { .. }
             | QueryError::TooManySamples { .. }
