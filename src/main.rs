@@ -226,15 +226,11 @@ fn summary(arguments: &Summary, sources: &Sources) -> query::Verdict {
         false => Output::Other,
     };
     let bar = Bar(ProgressBar::new(0));
-    let mut text = Vec::new();
     let now = worker::now().wall;
-    let told = query::summary(&dir, arguments, now, output, &bar, &mut text);
+    let told = query::summary(&dir, arguments, now, output, &bar);
     bar.0.finish_and_clear();
-    let printed = told.and_then(|()| {
-        let written = io::stdout().lock().write_all(&text);
-        written.map_err(QueryError::Sink)
-    });
-    verdict(printed)
+    let mut out = BufWriter::with_capacity(PRINT_BYTES, io::stdout().lock());
+    verdict(told.and_then(|told| told.print(&mut out)))
 }
 
 fn verdict(told: Result<(), QueryError>) -> query::Verdict {

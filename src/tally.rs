@@ -19,6 +19,7 @@
 
 use std::collections::HashMap;
 use std::mem;
+use std::sync::Arc;
 
 use hdrhistogram::Histogram;
 
@@ -234,8 +235,8 @@ impl Cell {
     }
 }
 
-/// What a group is called; samples whose reports name none are together.
-pub type GroupName = Option<Box<str>>;
+/// What a group is called; samples whose reports name none are together. Rows of many steps share it.
+pub type GroupName = Option<Arc<str>>;
 
 /// Cells by group and step.
 #[derive(Debug)]
@@ -292,9 +293,16 @@ impl Tally {
         self.named.contains_key(name)
     }
 
-    /// Samples that have been counted.
-    pub fn samples(&self) -> u64 {
-        let cells = self.named.values().chain([&self.unnamed]).flatten();
+    /// Samples that have been counted in groups of these names.
+    pub fn samples(&self, is_asked_for: impl Fn(Option<&str>) -> bool) -> u64 {
+        let named = self
+            .named
+            .iter()
+            .map(|(name, steps)| (Some(&**name), steps));
+        let groups = named.chain([(None, &self.unnamed)]);
+        let cells = groups
+            .filter(|(name, _)| is_asked_for(*name))
+            .flat_map(|(_, steps)| steps);
         cells.map(|(_, cell)| cell.samples).sum()
     }
 
@@ -321,7 +329,7 @@ impl Tally {
         let unnamed = (!self.unnamed.is_empty()).then_some((None, self.unnamed));
         let named = self.named.into_iter();
         named
-            .map(|(name, steps)| (Some(name), steps))
+            .map(|(name, steps)| (Some(Arc::from(name)), steps))
             .chain(unnamed)
     }
 }

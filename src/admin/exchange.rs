@@ -18,6 +18,7 @@ use std::time::{Duration, SystemTime};
 
 use ::http::StatusCode;
 use rustix::io::Errno;
+use rustix::net::sockopt::set_socket_linger;
 use rustix::net::{RecvFlags, recv};
 
 use super::Answer;
@@ -28,6 +29,9 @@ use crate::time::Now;
 /// How long a client may take for a part of an answer.
 const WRITE_MS: u64 = 30_000;
 
+/// How long an answer may take in all: whoever takes it byte by byte has one of few places.
+const ANSWER_MS: u64 = 3_600_000;
+
 /// Bytes of a body that are sent at a time.
 const CHUNK_BYTES: usize = 64 << 10;
 
@@ -36,6 +40,8 @@ pub(super) struct Exchange<'c> {
     stream: &'c TcpStream,
     clock: fn() -> Now,
     terms: Terms,
+    /// When the answer has to be complete.
+    deadline_ms: u64,
     /// Whether the connection ends with the answer, whatever the request asks for.
     closes: AtomicBool,
     /// Whether anything has been sent.
@@ -58,6 +64,7 @@ impl<'c> Exchange<'c> {
             stream,
             clock,
             terms,
+            deadline_ms: clock().monotonic_ms + ANSWER_MS,
             closes: AtomicBool::new(false),
             is_begun: AtomicBool::new(false),
         }
@@ -129,8 +136,22 @@ impl<'c> Exchange<'c> {
         }
     }
 
-    /// Whether the client has closed the connection, or it is broken.
+    /// Ends the connection in the middle of an answer, so that its client can tell: without the end of its body, and
+    /// where only the connection's end tells that of the body, by a reset.
+    pub(super) fn cut_off(&self) -> io::Error {
+        if self.terms.version == Version::Http10
+            && let Err(error) = set_socket_linger(self.stream, Some(Duration::ZERO))
+        {
+            return error.into();
+        }
+        io::ErrorKind::ConnectionAborted.into()
+    }
+
+    /// Whether the client has closed the connection, or its half of it; or it is broken, or has had its time.
     pub(super) fn is_gone(&self) -> bool {
+        if (self.clock)().monotonic_ms > self.deadline_ms {
+            return true;
+        }
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
         let peeked = recv(self.stream, &mut [0_u8; 1][..], flags);
         !matches!(peeked, Ok((1.., _)) | Err(Errno::AGAIN | Errno::INTR))
@@ -143,7 +164,7 @@ impl<'c> Exchange<'c> {
 
     fn send(&self, mut bytes: &[u8]) -> io::Result<()> {
         self.is_begun.store(true, Relaxed);
-        let deadline_ms = (self.clock)().monotonic_ms + WRITE_MS;
+        let deadline_ms = self.deadline_ms.min((self.clock)().monotonic_ms + WRITE_MS);
         let mut stream = self.stream;
         while !bytes.is_empty() {
             let left_ms = deadline_ms.saturating_sub((self.clock)().monotonic_ms);

@@ -72,7 +72,7 @@ impl Reader<'_> {
                 }
                 self.tell(route, head, exchange)
             });
-            match spawned.map_err(QueryError::Sink)?.join() {
+            match spawned.map_err(QueryError::Thread)?.join() {
                 Ok(told) => told,
                 Err(panic) => std::panic::resume_unwind(panic),
             }
@@ -275,8 +275,7 @@ fn settle(running: Running<'_>, told: Told, exchange: &Exchange<'_>) -> io::Resu
         tracing::warn!(error = %chain(&error), "query failed");
     }
     match exchange.is_begun() {
-        // Without the end of its body nobody takes what has been sent for all of it.
-        true => Err(io::ErrorKind::Other.into()),
+        true => Err(exchange.cut_off()),
         false => exchange.whole(&answer),
     }
 }
@@ -296,6 +295,11 @@ fn refusal(error: &QueryError) -> Option<(Answer, Outcome)> {
         ),
         QueryError::NoSegment => (StatusCode::NOT_FOUND, "not_found", Outcome::Refused),
         QueryError::CursorExpired { .. } => (StatusCode::GONE, "cursor_expired", Outcome::Refused),
+        QueryError::Thread(_) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "no_thread",
+            Outcome::Failed,
+        ),
         QueryError::Removed { .. } => (
             StatusCode::SERVICE_UNAVAILABLE,
             "segment_removed",

@@ -1,8 +1,8 @@
 //! The sealed segments themselves: a list of them, and the file of one, whole or a range of it.
 //!
 //! A file never changes and has an entity tag for life (RFC 9110 §8.8.3), so a download goes on where it was cut off:
-//! `Range` takes one range of bytes (§14.1.2) from GET, `If-Range` and `If-None-Match` the tag. More than one range is answered
-//! with the whole file, as §14.2 allows.
+//! `Range` takes one range of bytes (§14.1.2) from GET, `If-Range` and `If-None-Match` the tag. More than one range is
+//! answered with the whole file, as §14.2 allows.
 
 use std::io::{self, Write};
 
@@ -55,9 +55,10 @@ pub(super) fn list(
             return Err(QueryError::Gone);
         }
         let name = source.position.file_name();
-        // It has been removed since.
-        let Ok(stat) = fs.stat(Dir::Sealed, &name) else {
-            continue;
+        let stat = match fs.stat(Dir::Sealed, &name) {
+            // It has been removed since.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            stat => stat.map_err(|error| source.unreadable(ReadError::Io(error)))?,
         };
         let sidecar = sidecar::load(fs, &name, stat).ok().flatten();
         let times = sidecar.as_ref().and_then(|sidecar| sidecar.received);

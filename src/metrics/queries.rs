@@ -23,11 +23,12 @@ pub enum Route {
 
 impl Route {
     /// All of them.
-    pub const ALL: [Route; 4] = [
+    pub const ALL: [Route; 5] = [
         Route::Reports,
         Route::Samples,
         Route::Summary,
         Route::Segments,
+        Route::Segment,
     ];
 
     /// As metrics spell it.

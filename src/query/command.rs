@@ -9,17 +9,15 @@ use super::params::Params;
 use super::print::{self, Look, SPARKS_MAX};
 use super::reports::LineSink;
 use super::sources::Store;
-use super::summary::{self, Watch};
+use super::summary::{self, Figures, Summary, Watch};
 use super::{Filter, QueryError, Sink, reports, samples};
 use crate::command;
 use crate::disk::Fs;
+use crate::sidecar::MINUTE_MS;
 use crate::time::Timestamp;
 
 /// Pages of a command have no bound on their bytes.
 const BYTES_MAX: u64 = u64::MAX;
-
-/// Steps that a sparkline is made of have whole minutes, which sidecars have as well.
-const MINUTE_MS: u64 = 60_000;
 
 /// The exit codes of the commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,19 +126,47 @@ pub enum Output {
     Other,
 }
 
-/// Prints figures.
+/// Figures, and how they are to be printed.
+#[derive(Debug)]
+pub struct Told {
+    figures: Figures,
+    summary: Summary,
+    form: Form,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Json,
+    Table(Look),
+}
+
+impl Told {
+    /// Prints them.
+    ///
+    /// # Errors
+    ///
+    /// `out` takes no more.
+    pub fn print(self, out: &mut impl Write) -> Result<(), QueryError> {
+        let printed = match self.form {
+            Form::Json => print::json(&self.figures, &self.summary, out),
+            Form::Table(look) => print::table(self.figures, &self.summary, look, out),
+        };
+        printed.and_then(|()| out.flush()).map_err(QueryError::Sink)
+    }
+}
+
+/// The figures that are asked for.
 ///
 /// # Errors
 ///
-/// They cannot be had, or not be printed.
+/// They cannot be had.
 pub fn summary(
     dir: &Path,
     arguments: &command::Summary,
     now: Timestamp,
     output: Output,
     watch: &dyn Watch,
-    out: &mut impl Write,
-) -> Result<(), QueryError> {
+) -> Result<Told, QueryError> {
     let dedupe = arguments.dedupe.then(|| "true".to_owned());
     let params = Params::of_flags([
         ("since", &arguments.since),
@@ -154,23 +180,24 @@ pub fn summary(
     let filter = params.filter(now)?;
     let mut summary = params.summary()?;
     let store = store(dir)?;
-    let look = match (arguments.json, summary.step_ms, output) {
-        (true, _, _) | (false, None, Output::Other) => Look::ByGroups,
-        (false, Some(_), _) => Look::BySteps,
-        (false, None, Output::Terminal) => Look::WithSparklines,
+    let form = match (arguments.json, summary.step_ms, output) {
+        (true, _, _) => Form::Json,
+        (false, Some(_), _) => Form::Table(Look::BySteps),
+        (false, None, Output::Other) => Form::Table(Look::ByGroups),
+        (false, None, Output::Terminal) => {
+            summary.step_ms = Some(spark_ms(&store, &filter, now)?);
+            Form::Table(Look::WithSparklines)
+        }
     };
-    if look == Look::WithSparklines {
-        summary.step_ms = Some(spark_ms(&store, &filter, now)?);
-    }
     let figures = summary::run(&store, &filter, &summary, watch)?;
-    let printed = match arguments.json {
-        true => print::json(&figures, &summary, out),
-        false => print::table(figures, &summary, look, out),
-    };
-    printed.and_then(|()| out.flush()).map_err(QueryError::Sink)
+    Ok(Told {
+        figures,
+        summary,
+        form,
+    })
 }
 
-/// The step that makes a sparkline of the time asked for.
+/// The step that makes a sparkline of the time asked for, in whole minutes as sidecars have them.
 fn spark_ms(store: &Store, filter: &Filter, now: Timestamp) -> Result<u64, QueryError> {
     let sources = store.sources(filter)?;
     let first = sources.iter().map(|source| source.position.named()).min();

@@ -9,9 +9,10 @@
 //! A lane has at most one segment open, and opens it when the others have come to its first line: by its
 //! sidecar, else by its name. Within a lane, lines stay in the order in which they were committed.
 //!
-//! Memory: that of one [`Lines`](crate::segment::reader::Lines) a lane, some 500 KiB.
+//! Memory: that of one [`Lines`](crate::segment::reader::Lines) a lane: some 500 KiB where segments are of level 1, and
+//! the larger windows of higher levels.
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, VecDeque};
 use std::io;
 
@@ -31,9 +32,23 @@ pub struct Merge<'q> {
     queue: BinaryHeap<Reverse<Key>>,
     /// The lane whose line was given last.
     current: Option<usize>,
-    /// Whether something of any segment has been given: from then on none may be missing.
-    has_begun: bool,
+    /// What a segment that is gone means now.
+    missing: Missing,
+    /// Lines of other times since the last item.
+    passed: u32,
 }
+
+/// What it means that a segment is gone which was there when they were listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// Nothing: no other one has been read, so it is as if it had been asked a moment later.
+    Skipped,
+    /// The answer would have a hole.
+    Error,
+}
+
+/// Lines of other times that are passed over at a stretch.
+const PASSED_MAX: u32 = 256;
 
 /// What decides whose turn it is: time, then the segment, then the lane.
 type Key = (Timestamp, Timestamp, usize);
@@ -62,7 +77,8 @@ impl LaneState {
 
 struct Next {
     source: Source,
-    sidecar: Option<Sidecar>,
+    /// When its first and its last line were received, if its sidecar tells.
+    received: Option<(Timestamp, Timestamp)>,
 }
 
 struct Reading {
@@ -77,8 +93,15 @@ struct Reading {
 pub enum Item<'m> {
     /// A line.
     Line(Line<'m>),
-    /// The file of a sealed segment, all of whose lines are asked for and older than all that come behind.
-    Segment(Box<dyn io::Read + Send>),
+    /// A sealed segment, all of whose lines are asked for and older than all that come behind.
+    Segment {
+        /// Its name.
+        name: String,
+        /// Its file.
+        file: Box<dyn io::Read + Send>,
+    },
+    /// Nothing yet: lines of other times have been passed over. A chance to see whether anybody still asks.
+    Passed,
 }
 
 /// A line of some segment.
@@ -112,24 +135,35 @@ impl<'q> Merge<'q> {
         filter: &'q Filter,
         cursor: &Cursor,
     ) -> Result<Merge<'q>, QueryError> {
-        let mut lanes: Vec<LaneState> = Vec::new();
         // Not by time: the segment that the cursor stands in has to be there, wherever it lies.
-        let all = match cursor.places.is_empty() {
+        let sources = match cursor.places.is_empty() {
             true => store.sources(filter)?,
             false => store.sources(&Filter::default())?,
         };
         for place in &cursor.places {
-            expect_present(place, &all)?;
+            expect_present(place, &sources)?;
         }
+        Ok(Merge::of(store, filter, sources, cursor, Missing::Skipped))
+    }
+
+    /// The same of these segments, as [`Store::sources`] has listed them.
+    pub fn of(
+        store: &'q Store,
+        filter: &'q Filter,
+        sources: Vec<Source>,
+        cursor: &Cursor,
+        missing: Missing,
+    ) -> Merge<'q> {
+        let mut lanes: Vec<LaneState> = Vec::new();
         let may_matter = |source: &Source| {
             let place = cursor.place(source.position.lane());
-            match place.map(|place| source.position.cmp(&place.position)) {
-                Some(std::cmp::Ordering::Less) => false,
-                Some(std::cmp::Ordering::Equal) => true,
+            match place.map(|place| (source.position.cmp(&place.position), place.read)) {
+                Some((Ordering::Less, _) | (Ordering::Equal, Read::All)) => false,
+                Some((Ordering::Equal, _)) => true,
                 _ => filter.may_take_times(source.position.times()),
             }
         };
-        for source in all {
+        for source in sources {
             let lane = source.position.lane();
             let is_of_last = |state: &LaneState| {
                 let last = state.waiting.back();
@@ -157,12 +191,13 @@ impl<'q> Merge<'q> {
             lanes,
             queue: BinaryHeap::new(),
             current: None,
-            has_begun: false,
+            missing,
+            passed: 0,
         };
         for lane in 0..merge.lanes.len() {
             merge.prepare_next(lane);
         }
-        Ok(merge)
+        merge
     }
 
     /// The next line or segment.
@@ -179,23 +214,27 @@ impl<'q> Merge<'q> {
                 return Ok(None);
             };
             if self.lanes[lane].reading.is_none() {
-                let passed = match want == Want::Segments && self.is_whole(lane) {
-                    true => self.pass(lane)?,
-                    false => self.open(lane)?,
-                };
-                match passed {
-                    Some(file) => return Ok(Some(Item::Segment(file))),
-                    None => continue,
+                if want == Want::Segments && self.is_whole(lane) {
+                    match self.pass(lane)? {
+                        Some(item) => return Ok(Some(item)),
+                        None => continue,
+                    }
                 }
+                self.open(lane)?;
+                continue;
             }
             let state = &mut self.lanes[lane];
             let reading = state.reading.as_ref().expect("it is being read");
             if !self.filter.takes_time(reading.received) {
                 self.advance(lane)?;
-                continue;
+                self.passed = (self.passed + 1) % PASSED_MAX;
+                match self.passed {
+                    0 => return Ok(Some(Item::Passed)),
+                    _ => continue,
+                }
             }
             let rows_before = rows_before(state);
-            (self.current, self.has_begun) = (Some(lane), true);
+            (self.current, self.missing) = (Some(lane), Missing::Error);
             let reading = self.lanes[lane].reading.as_ref();
             let reading = reading.expect("it is being read");
             return Ok(Some(Item::Line(Line {
@@ -272,11 +311,11 @@ impl<'q> Merge<'q> {
             {
                 continue;
             }
-            let first = sidecar.as_ref().and_then(|sidecar| sidecar.received);
-            let first = first.map_or(source.position.first_bound(), |(first, _)| first);
+            let received = sidecar.and_then(|sidecar| sidecar.received);
+            let first = received.map_or(source.position.first_bound(), |(first, _)| first);
             let key = (first, source.position.named(), lane);
             self.queue.push(Reverse(key));
-            state.next = Some(Next { source, sidecar });
+            state.next = Some(Next { source, received });
             return;
         }
     }
@@ -288,7 +327,7 @@ impl<'q> Merge<'q> {
         let Some(next) = &state.next else {
             return false;
         };
-        let Some((first, last)) = next.sidecar.as_ref().and_then(|sidecar| sidecar.received) else {
+        let Some((first, last)) = next.received else {
             return false;
         };
         let ours = matches!(next.source.position, Position::Ours(_));
@@ -300,40 +339,46 @@ impl<'q> Merge<'q> {
             && others.is_none_or(|Reverse(other)| key < *other)
     }
 
-    /// Gives the file of a lane's next segment.
-    fn pass(&mut self, lane: usize) -> Result<Option<Box<dyn io::Read + Send>>, QueryError> {
+    /// Gives a lane's next segment as it is; nothing, if it is gone.
+    fn pass(&mut self, lane: usize) -> Result<Option<Item<'static>>, QueryError> {
         let next = self.lanes[lane].next.take();
         let source = next.expect("it is in the queue").source;
         let Some(file) = self.store.open_stored(&source)? else {
-            self.skip_removed(lane, &source)?;
+            self.go_on_without(lane, &source)?;
             return Ok(None);
         };
-        self.has_begun = true;
+        self.missing = Missing::Error;
+        let name = source.position.file_name();
         self.lanes[lane].place = Some(Place {
             position: source.position,
             read: Read::All,
         });
         self.prepare_next(lane);
-        Ok(Some(file))
+        Ok(Some(Item::Segment { name, file }))
     }
 
-    /// Goes on without a segment that is gone, as if it had been asked a moment later.
-    fn skip_removed(&mut self, lane: usize, source: &Source) -> Result<(), QueryError> {
-        if self.has_begun {
-            let name = source.position.file_name();
-            return Err(QueryError::Removed { name });
+    /// Goes on without a segment that is gone, if it may be missing.
+    fn go_on_without(&mut self, lane: usize, source: &Source) -> Result<(), QueryError> {
+        let name = source.position.file_name();
+        match &self.lanes[lane].place {
+            Some(place) if place.position == source.position => {
+                if let Read::Some { .. } = place.read {
+                    return Err(QueryError::CursorExpired { name });
+                }
+            }
+            _ if self.missing == Missing::Error => return Err(QueryError::Removed { name }),
+            _ => (),
         }
         self.prepare_next(lane);
         Ok(())
     }
 
-    /// Opens a lane's next segment and comes to its first line that has not been had. Gives no file.
-    fn open(&mut self, lane: usize) -> Result<Option<Box<dyn io::Read + Send>>, QueryError> {
+    /// Opens a lane's next segment and comes to its first line that has not been had.
+    fn open(&mut self, lane: usize) -> Result<(), QueryError> {
         let next = self.lanes[lane].next.take();
         let source = next.expect("it is in the queue").source;
         let Some(opened) = self.store.open(&source)? else {
-            self.skip_removed(lane, &source)?;
-            return Ok(None);
+            return self.go_on_without(lane, &source);
         };
         let state = &mut self.lanes[lane];
         let had = match &state.place {
@@ -361,13 +406,13 @@ impl<'q> Merge<'q> {
         if !has_more {
             // What has been had stays had, also where the file has become shorter.
             self.prepare_next(lane);
-            return Ok(None);
+            return Ok(());
         }
         reading.note_time();
         let key = (reading.received, reading.source.position.named(), lane);
         self.queue.push(Reverse(key));
         state.reading = Some(reading);
-        Ok(None)
+        Ok(())
     }
 }
 

@@ -20,6 +20,7 @@
 
 pub mod command;
 pub mod cursor;
+mod distinct;
 pub mod merge;
 pub mod params;
 pub mod print;
@@ -232,6 +233,8 @@ pub enum QueryError {
         /// The most.
         samples_max: u64,
     },
+    /// The system gives no thread to read with.
+    Thread(io::Error),
     /// The asker has gone.
     Gone,
     /// Nobody takes the answer.
@@ -262,6 +265,7 @@ impl fmt::Display for QueryError {
                 "more than {samples_max} samples to be told from each other: expected a shorter time, \
                  or one client or host"
             ),
+            QueryError::Thread(_) => f.write_str("cannot make a thread to read with"),
             QueryError::Gone => f.write_str("the asker has gone"),
             QueryError::Sink(_) => f.write_str("cannot write the answer"),
         }
@@ -282,7 +286,7 @@ impl Error for QueryError {
             QueryError::List { source, .. } => Some(source),
             // Its own text is part of ours.
             QueryError::Read { source, .. } => source.source(),
-            QueryError::Sink(source) => Some(source),
+            QueryError::Thread(source) | QueryError::Sink(source) => Some(source),
         }
     }
 }

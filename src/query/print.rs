@@ -13,6 +13,9 @@ const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p90", 0.9), ("p95", 0.95), 
 /// Heights of a sparkline.
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
+/// The most characters of a name in a table.
+const NAME_CHARS_MAX: usize = 60;
+
 /// The most characters of a sparkline.
 pub const SPARKS_MAX: u64 = 48;
 
@@ -33,7 +36,7 @@ fn latencies(cell: &Cell) -> [(&'static str, Option<f64>); 7] {
     ]
 }
 
-/// `{"rows":[…],"skipped_lines":n}`, on one line.
+/// `{"rows":[…],"skipped_lines":n,…}`, on one line.
 ///
 /// # Errors
 ///
@@ -50,10 +53,16 @@ pub fn json(figures: &Figures, summary: &Summary, out: &mut impl Write) -> io::R
         true => "{\"rows\":[",
         false => "",
     };
+    let Figures {
+        skipped_lines,
+        decoded_segments,
+        indexed_segments,
+        ..
+    } = figures;
     writeln!(
         out,
-        "{begin}],\"skipped_lines\":{}}}",
-        figures.skipped_lines
+        "{begin}],\"skipped_lines\":{skipped_lines},\"decoded_segments\":{decoded_segments},\
+         \"indexed_segments\":{indexed_segments}}}"
     )
 }
 
@@ -162,10 +171,13 @@ fn line(first: &[&str], cell: &Cell, last: Option<String>) -> Vec<String> {
     first.chain(counts).chain(latencies).chain(last).collect()
 }
 
-/// What a client chose may hold what a terminal takes for a command.
+/// What a client chose may hold what a terminal takes for a command, and be of any length.
 fn printable(text: &str) -> String {
     let shown = |c: char| if c.is_control() { '\u{FFFD}' } else { c };
-    text.chars().map(shown).collect()
+    let mut chars = text.chars().map(shown);
+    let mut short: String = chars.by_ref().take(NAME_CHARS_MAX).collect();
+    short.extend(chars.next().map(|_| '…'));
+    short
 }
 
 fn print_columns(lines: &[Vec<String>], look: Look, out: &mut impl Write) -> io::Result<()> {
@@ -272,8 +284,8 @@ mod tests {
         let figures = Figures {
             rows,
             skipped_lines: 1,
-            decoded_segments: 0,
-            indexed_segments: 0,
+            decoded_segments: 2,
+            indexed_segments: 3,
         };
         let summary = Summary {
             step_ms: Some(60_000),
@@ -299,7 +311,8 @@ mod tests {
             r#""min":null,"mean":null,"p50":null,"p90":null,"p95":null,"p99":null,"max":null}"#,
         );
         assert!(text.contains(without), "{text}");
-        assert!(text.ends_with("],\"skipped_lines\":1}\n"), "{text}");
+        let end = "],\"skipped_lines\":1,\"decoded_segments\":2,\"indexed_segments\":3}\n";
+        assert!(text.ends_with(end), "{text}");
         serde_json::from_str::<serde_json::Value>(&text).unwrap();
         let none = Figures {
             rows: Vec::new(),
@@ -307,7 +320,9 @@ mod tests {
         };
         let mut out = Vec::new();
         json(&none, &summary, &mut out).unwrap();
-        assert_eq!(out, b"{\"rows\":[],\"skipped_lines\":1}\n");
+        let expected =
+            "{\"rows\":[],\"skipped_lines\":1,\"decoded_segments\":2,\"indexed_segments\":3}\n";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
 
     #[test]
@@ -319,6 +334,12 @@ mod tests {
         let text = String::from_utf8(out).unwrap();
         assert!(text.contains("\"/geo/country\":\"DE\","), "{text}");
         assert!(text.contains("\"/geo/country\":[1],"), "{text}");
+    }
+
+    #[test]
+    fn long_names_are_cut() {
+        assert_eq!(printable(&"é".repeat(60)), "é".repeat(60));
+        assert_eq!(printable(&"é".repeat(61)), "é".repeat(60) + "…");
     }
 
     #[test]
@@ -351,11 +372,16 @@ mod tests {
         check(
             Look::BySteps,
             concat!(
-                "start                     host     samples  errors  no data   min  mean   p50   p90   p95   p99   max\n",
-                "1970-01-01T00:00:00.000Z  GitHub\u{FFFD}        2       0        0  10.0  15.0  10.0  20.0  20.0  20.0  20.0\n",
-                "1970-01-01T00:01:00.000Z  -              2       1        1     -     -     -     -     -     -     -\n",
-                "1970-01-01T00:01:00.000Z  GitHub\u{FFFD}        1       0        0  40.0  40.0  40.0  40.0  40.0  40.0  40.0\n",
-                "1970-01-01T00:03:00.000Z  GitHub\u{FFFD}        2       0        0   2.5  41.2   2.5  80.0  80.0  80.0  80.0\n",
+                "start                     host     samples  errors  no data   min  mean   ",
+                "p50   p90   p95   p99   max\n",
+                "1970-01-01T00:00:00.000Z  GitHub\u{FFFD}        2       0        0  10.0  15.0  ",
+                "10.0  20.0  20.0  20.0  20.0\n",
+                "1970-01-01T00:01:00.000Z  -              2       1        1     -     -     ",
+                "-     -     -     -     -\n",
+                "1970-01-01T00:01:00.000Z  GitHub\u{FFFD}        1       0        0  40.0  40.0  ",
+                "40.0  40.0  40.0  40.0  40.0\n",
+                "1970-01-01T00:03:00.000Z  GitHub\u{FFFD}        2       0        0   2.5  41.2   ",
+                "2.5  80.0  80.0  80.0  80.0\n",
                 "1 lines are no reports\n",
             ),
         );

@@ -7,6 +7,7 @@ use super::merge::{Item, Merge, Want};
 use super::sources::Store;
 use super::{Ended, EndedBy, Extent, Filter, QueryError, Sink};
 use crate::report::extract::Extractor;
+use crate::segment::reader::ReadError;
 
 /// Bytes of a file that are given at a time.
 const COPY_BYTES: usize = 128 << 10;
@@ -56,10 +57,14 @@ pub fn write(
                 let by = EndedBy::Data;
                 return Ok(Ended { cursor, by });
             }
-            Some(Item::Segment(mut file)) => {
-                copy(&mut file, sink)?;
+            Some(Item::Segment { name, mut file }) => {
+                copy(&name, &mut file, sink)?;
                 continue;
             }
+            Some(Item::Passed) => match sink.is_gone() {
+                true => return Err(QueryError::Gone),
+                false => continue,
+            },
             Some(Item::Line(line)) => line.text,
         };
         let is_asked_for = !filter.asks_for_names()
@@ -81,14 +86,19 @@ pub fn write(
     Ok(Ended { cursor, by })
 }
 
-fn copy(file: &mut dyn Read, sink: &mut impl LineSink) -> Result<(), QueryError> {
+fn copy(name: &str, file: &mut dyn Read, sink: &mut impl LineSink) -> Result<(), QueryError> {
     let mut bytes = vec![0; COPY_BYTES];
     loop {
         match file.read(&mut bytes) {
             Ok(0) => return Ok(()),
             Ok(read) => sink.stored(&bytes[..read]).map_err(QueryError::Sink)?,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
-            Err(error) => return Err(QueryError::Sink(error)),
+            Err(error) => {
+                return Err(QueryError::Read {
+                    path: name.to_owned(),
+                    source: ReadError::Io(error),
+                });
+            }
         }
     }
 }

@@ -58,23 +58,28 @@ pub fn write(
     let mut extractor = Extractor::default();
     let mut rows = Rows::new(format);
     while !extent.is_reached(rows.count, rows.bytes) {
-        let Some(Item::Line(line)) = merge.next(Want::Lines)? else {
-            rows.give(sink)?;
-            let cursor = merge.into_cursor(None)?;
-            let by = EndedBy::Data;
-            return Ok(Ended { cursor, by });
+        let line = match merge.next(Want::Lines)? {
+            Some(Item::Line(line)) => line,
+            Some(Item::Passed | Item::Segment { .. }) => match sink.is_gone() {
+                true => return Err(QueryError::Gone),
+                false => continue,
+            },
+            None => {
+                rows.give(sink)?;
+                let cursor = merge.into_cursor(None)?;
+                let by = EndedBy::Data;
+                return Ok(Ended { cursor, by });
+            }
         };
         let left = match filter.may_match(line.text) {
             false => None,
-            true => extractor.read(line.text, |reading| {
-                let is_asked_for = filter.takes_client(reading);
-                is_asked_for.then(|| rows.add_line(&line, reading, filter, extent))?
+            true => extractor.read(line.text, |reading| match filter.takes_client(reading) {
+                true => rows.add_line(&line, reading, filter, extent, sink),
+                false => Ok(None),
             }),
         };
-        let left = left.flatten();
-        if rows.text.len() >= GIVEN_BYTES {
-            rows.give(sink)?;
-        } else if sink.is_gone() {
+        let left = left.unwrap_or(Ok(None))?;
+        if sink.is_gone() {
             return Err(QueryError::Gone);
         }
         if left.is_some() {
@@ -123,15 +128,16 @@ impl Rows {
         Ok(())
     }
 
-    /// Adds the samples of a line that have not been had. If not all of them may be: how many of the line's have
-    /// been had now, those that are not asked for included.
+    /// Adds the samples of a line that have not been had, and gives what has come together. If not all of them may be:
+    /// how many of the line's have been had now, those that are not asked for included.
     fn add_line(
         &mut self,
         line: &Line<'_>,
         reading: &Reading<'_>,
         filter: &Filter,
         extent: Extent,
-    ) -> Option<u64> {
+        sink: &mut impl Sink,
+    ) -> Result<Option<u64>, QueryError> {
         let mut index = 0;
         let received = line.received.to_string();
         for host in reading.hosts() {
@@ -143,17 +149,21 @@ impl Rows {
             for sample in host.samples {
                 if index >= line.rows_before {
                     if extent.is_reached(self.count, self.bytes) {
-                        return Some(index);
+                        return Ok(Some(index));
                     }
                     let before = self.text.len();
                     self.add(sample);
                     self.count += 1;
                     self.bytes += (self.text.len() - before) as u64;
+                    // A name of a MiB stands in each of its rows: a line's rows may be more than memory.
+                    if self.text.len() >= GIVEN_BYTES {
+                        self.give(sink)?;
+                    }
                 }
                 index += 1;
             }
         }
-        None
+        Ok(None)
     }
 
     fn begin_host(&mut self, received: &str, client: Option<&str>, host: &Host<'_, '_>) {
@@ -236,6 +246,49 @@ pub(super) fn number(out: &mut Vec<u8>, number: Option<f64>, none: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Keeps the length of the longest text.
+    struct Longest(usize);
+
+    impl Sink for Longest {
+        fn text(&mut self, text: &[u8]) -> std::io::Result<()> {
+            self.0 = self.0.max(text.len());
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn rows_of_one_line_are_given_bit_by_bit() {
+        let name = "x".repeat(1000);
+        let line = format!(
+            "{{\"hosts\":[{{\"name\":\"{name}\",\"history\":[{}{{}}]}}]}}",
+            "{},".repeat(9999)
+        );
+        let mut rows = Rows::new(Format::Ndjson);
+        let mut longest = Longest(0);
+        let mut extractor = Extractor::default();
+        let read = extractor.read(line.as_bytes(), |reading| {
+            let line = Line {
+                received: crate::time::Timestamp::from_ms(0),
+                text: b"",
+                rows_before: 0,
+            };
+            rows.add_line(
+                &line,
+                reading,
+                &Filter::default(),
+                Extent::Whole,
+                &mut longest,
+            )
+        });
+        assert_eq!(read.unwrap().unwrap(), None);
+        assert_eq!(rows.count, 10_000);
+        assert!(
+            (GIVEN_BYTES..GIVEN_BYTES + 2000).contains(&longest.0),
+            "{}",
+            longest.0
+        );
+    }
 
     #[test]
     fn numbers() {

@@ -98,7 +98,8 @@ impl Position {
     fn last_bound(&self) -> Timestamp {
         match self {
             Position::Ours(name) => Timestamp::from_ms(name.time.ms() + SPAN_MS_MAX),
-            Position::Foreign { .. } => Timestamp::MAX,
+            // Nothing was written to it later.
+            Position::Foreign { modified, .. } => *modified,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Figures by group and step: how many samples, how many errors, how slow.
 //!
 //! Owns which cell a sample is counted in, how segments are shared among threads, and when a sidecar stands for
-//! its segment. Leaves the figures themselves to [`crate::tally`].
+//! its segment. Leaves the figures themselves to [`crate::tally`], and telling samples from each other to `distinct`.
 //!
 //! ```text
 //! segment ─▶ sidecar, if all of it is asked for, by host, and each of its minutes lies in one step ─┐
@@ -11,33 +11,26 @@
 //! Steps begin at multiples of their length since the epoch. A sum is the same in whatever order segments come,
 //! but for the rounding of the mean of fractional latencies.
 //!
-//! With [`Counting::Distinct`] a sample of a client, a host and a `t` counts once, where it was received first:
-//! browsers send their history again with each report. Lines are then read in their order, by one thread, and again
-//! for each part of the clients whose samples it can tell from each other at a time. What has been seen is kept as
-//! hashes of 64 bits: of 100 million samples one is taken for another by a chance of 1 in 3,700.
+//! What is not told by lines that are looked through for names alone is not told at all: `skipped_lines` are counted
+//! where no names are asked for.
 //!
-//! Memory: [`ROWS_BYTES_MAX`] for the figures, the reading of a segment for each thread, and with distinct
-//! counting [`SEEN_MAX`] hashes.
+//! Memory: [`ROWS_BYTES_MAX`] for the figures, the reading of a segment for each thread, and what `distinct` keeps.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::num::NonZero;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 
 use serde::Deserialize;
-use xxhash_rust::xxh64::Xxh64;
 
-use super::cursor::Cursor;
-use super::merge::{Item, Line, Merge, Want, may_hold};
+use super::merge::may_hold;
 use super::sources::{Source, Store};
-use super::{Filter, QueryError};
+use super::{Filter, QueryError, distinct};
 use crate::idle;
-use crate::report::extract::{Extractor, Host, Reading, leading_client};
+use crate::report::extract::{Extractor, Host, Reading};
 use crate::report::received_at;
 use crate::sidecar::{MINUTE_MS, Sidecar, outcomes};
-use crate::tally::{Cell, GroupName, Outcome, Tally};
+use crate::tally::{Cell, GroupName, Tally};
 use crate::time::Timestamp;
 
 /// The most that the figures may take in memory.
@@ -46,21 +39,13 @@ pub const ROWS_BYTES_MAX: usize = 16 << 20;
 /// The most threads that read for one answer.
 const THREADS_MAX: usize = 4;
 
-/// Hashes that are kept: as many as a table of 2^22 places takes, 36 MiB. One thread with such a table decodes half as
-/// often as two with half of it each would.
-pub const SEEN_MAX: usize = (1 << 22) / 8 * 7;
-
-/// No line has more samples with a time: `{"t":1},` is 8 bytes, and a line at most 1 MiB.
-const LINE_SAMPLES_MAX: usize = 1 << 17;
-
-/// Samples are told from each other in at most 2^so many parts.
-const PART_BITS_MAX: u32 = 10;
-
 /// How often segments may be removed while they are read before that is the answer.
 const TRIES_MAX: usize = 3;
 
-/// Lines between two looks at what is done seldom.
-const LINES_BETWEEN: u64 = 64;
+/// What is looked at seldom is looked at after so many lines, and behind each that is long: it may have brought many
+/// groups.
+pub(super) const LINES_BETWEEN: u64 = 64;
+pub(super) const LONG_LINE_BYTES: usize = 64 << 10;
 
 /// What samples are put together by.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,17 +142,41 @@ pub fn run(
     summary: &Summary,
     watch: &dyn Watch,
 ) -> Result<Figures, QueryError> {
+    match summary.counting {
+        Counting::Each => {
+            let count = |worker: &mut Worker<'_>, next: &AtomicUsize| worker.count_segments(next);
+            tried(store, filter, summary, watch, THREADS_MAX, count)
+        }
+        Counting::Distinct => {
+            let count = |worker: &mut Worker<'_>| distinct::count(worker, distinct::SEEN_MAX);
+            count_with(store, filter, summary, watch, count)
+        }
+    }
+}
+
+/// The figures that one worker counts.
+pub(super) fn count_with(
+    store: &Store,
+    filter: &Filter,
+    summary: &Summary,
+    watch: &dyn Watch,
+    count: impl Fn(&mut Worker<'_>) -> Result<(), QueryError> + Sync,
+) -> Result<Figures, QueryError> {
+    tried(store, filter, summary, watch, 1, |worker, _| count(worker))
+}
+
+fn tried(
+    store: &Store,
+    filter: &Filter,
+    summary: &Summary,
+    watch: &dyn Watch,
+    threads_max: usize,
+    count: impl Fn(&mut Worker<'_>, &AtomicUsize) -> Result<(), QueryError> + Sync,
+) -> Result<Figures, QueryError> {
     let mut tries = 1;
     loop {
         let work = Work::new(store, filter, summary, watch)?;
-        let found = match summary.counting {
-            Counting::Each => work.share(THREADS_MAX, |worker, next| worker.count_segments(next)),
-            Counting::Distinct => {
-                let bits = work.first_bits();
-                work.share(1, |worker, _| worker.count_distinct(bits))
-            }
-        };
-        match found {
+        match work.share(threads_max, &count) {
             // Nothing has been told yet: it can be asked anew.
             Err(QueryError::Removed { .. }) if tries < TRIES_MAX => tries += 1,
             found => return Ok(found?.into_figures(filter, summary)),
@@ -176,12 +185,12 @@ pub fn run(
 }
 
 /// What the threads share.
-struct Work<'w> {
-    store: &'w Store,
-    filter: &'w Filter,
-    summary: &'w Summary,
+pub(super) struct Work<'w> {
+    pub(super) store: &'w Store,
+    pub(super) filter: &'w Filter,
+    pub(super) summary: &'w Summary,
     watch: &'w dyn Watch,
-    sources: Vec<Source>,
+    pub(super) sources: Vec<Source>,
     /// Bytes of all figures so far.
     held_bytes: AtomicUsize,
     /// One of them has failed: the others may stop.
@@ -190,11 +199,11 @@ struct Work<'w> {
 
 /// What one thread has counted, or all of them.
 #[derive(Default)]
-struct Counted {
-    tally: Tally,
+pub(super) struct Counted {
+    pub(super) tally: Tally,
     first: Option<Timestamp>,
-    skipped_lines: u64,
-    decoded_segments: usize,
+    pub(super) skipped_lines: u64,
+    pub(super) decoded_segments: usize,
     indexed_segments: usize,
 }
 
@@ -242,12 +251,21 @@ impl<'w> Work<'w> {
             worked.map(|()| worker.counted)
         };
         thread::scope(|scope| {
-            let threads: Vec<_> = (0..threads).map(|_| scope.spawn(one)).collect();
+            let spawn = |_| {
+                thread::Builder::new()
+                    .name("scan".to_owned())
+                    .spawn_scoped(scope, one)
+            };
+            let threads: Vec<_> = (0..threads).map(spawn).collect();
             let mut sum = Ok(Counted::default());
             for thread in threads {
-                let counted = match thread.join() {
-                    Ok(counted) => counted,
-                    Err(panic) => std::panic::resume_unwind(panic),
+                let counted = match thread.map(thread::ScopedJoinHandle::join) {
+                    Ok(Ok(counted)) => counted,
+                    Ok(Err(panic)) => std::panic::resume_unwind(panic),
+                    Err(error) => {
+                        self.has_failed.store(true, Relaxed);
+                        Err(QueryError::Thread(error))
+                    }
                 };
                 sum = match (sum, counted) {
                     (Ok(mut sum), Ok(counted)) => {
@@ -263,47 +281,7 @@ impl<'w> Work<'w> {
         })
     }
 
-    /// In how many parts to tell samples from each other: 2^this.
-    fn first_bits(&self) -> u32 {
-        let samples = self.sources.iter().map(|source| {
-            let hosts = self.store.sidecar(source).and_then(|sidecar| sidecar.hosts);
-            hosts.map_or(0, |hosts| hosts.samples())
-        });
-        // Hashes do not spread evenly, and a table that overflows is filled for nothing.
-        let usual = (SEEN_MAX - LINE_SAMPLES_MAX) as u64 / 8 * 7;
-        let parts = samples.sum::<u64>().div_ceil(usual);
-        parts.max(1).next_power_of_two().ilog2().min(PART_BITS_MAX)
-    }
-
-    /// Counts the samples of a line that have not been seen, of this part if there is one.
-    fn count_fresh(
-        &self,
-        line: &Line<'_>,
-        reading: &Reading<'_>,
-        part: Option<Part>,
-        seen: &mut Seen,
-        tally: &mut Tally,
-    ) {
-        let step_ms = self.step_of(line.received);
-        let group = Group::of(&self.summary.group, line.text, reading);
-        for host in reading.hosts() {
-            if !self.filter.takes_host(host.name) {
-                continue;
-            }
-            let is_fresh = |t: Option<f64>| {
-                let hash = hash(reading.client, host.name, t);
-                let is_here = part.is_none_or(|part| part.has(hash));
-                // One without a time is the same as no other.
-                is_here && (t.is_none() || seen.insert(hash))
-            };
-            let fresh = fresh(&host, is_fresh);
-            if !fresh.is_empty() {
-                tally.record(group.name(&host), step_ms, fresh);
-            }
-        }
-    }
-
-    fn expect_going_on(&self) -> Result<(), QueryError> {
+    pub(super) fn expect_going_on(&self) -> Result<(), QueryError> {
         match self.has_failed.load(Relaxed) || self.watch.is_gone() {
             true => Err(QueryError::Gone),
             false => Ok(()),
@@ -311,7 +289,7 @@ impl<'w> Work<'w> {
     }
 
     /// The start of the step that a time lies in.
-    fn step_of(&self, received: Timestamp) -> u64 {
+    pub(super) fn step_of(&self, received: Timestamp) -> u64 {
         let ms = received.ms();
         self.summary.step_ms.map_or(0, |step_ms| ms - ms % step_ms)
     }
@@ -335,7 +313,7 @@ impl<'w> Work<'w> {
 }
 
 impl Counted {
-    fn add(&mut self, other: Counted) {
+    pub(super) fn add(&mut self, other: Counted) {
         self.tally.add(other.tally);
         self.note_first(other.first);
         self.skipped_lines += other.skipped_lines;
@@ -343,7 +321,7 @@ impl Counted {
         self.indexed_segments += other.indexed_segments;
     }
 
-    fn note_first(&mut self, received: Option<Timestamp>) {
+    pub(super) fn note_first(&mut self, received: Option<Timestamp>) {
         self.first = match (self.first, received) {
             (Some(first), Some(received)) => Some(first.min(received)),
             (first, received) => first.or(received),
@@ -380,10 +358,10 @@ impl Counted {
 }
 
 /// What one thread has.
-struct Worker<'w> {
-    work: &'w Work<'w>,
-    counted: Counted,
-    extractor: Extractor,
+pub(super) struct Worker<'w> {
+    pub(super) work: &'w Work<'w>,
+    pub(super) counted: Counted,
+    pub(super) extractor: Extractor,
     /// What it has added to those of all.
     held_bytes: usize,
 }
@@ -394,7 +372,7 @@ impl Worker<'_> {
         while let Some(source) = work.sources.get(next.fetch_add(1, Relaxed)) {
             work.expect_going_on()?;
             match work.store.sidecar(source) {
-                Some(sidecar) if !may_hold(work.filter, &sidecar) => (),
+                Some(sidecar) if !may_hold(work.filter, &sidecar) => self.note_left_out(&sidecar),
                 Some(sidecar) if sidecar.hosts.is_some() && work.is_enough(&sidecar) => {
                     self.add_sidecar(sidecar);
                 }
@@ -406,9 +384,19 @@ impl Worker<'_> {
         Ok(())
     }
 
+    /// The first line counts as the first, whatever it says.
+    fn note_left_out(&mut self, sidecar: &Sidecar) {
+        let received = sidecar.received;
+        if received.is_some_and(|times| self.work.filter.may_take_times(times)) {
+            self.counted.note_first(received.map(|(first, _)| first));
+        }
+    }
+
     fn add_sidecar(&mut self, sidecar: Sidecar) {
         self.counted.indexed_segments += 1;
-        self.counted.skipped_lines += sidecar.skipped_lines;
+        if !self.work.filter.asks_for_names() {
+            self.counted.skipped_lines += sidecar.skipped_lines;
+        }
         self.counted
             .note_first(sidecar.received.map(|(first, _)| first));
         let groups = sidecar.hosts.map(Tally::into_groups);
@@ -445,14 +433,13 @@ impl Worker<'_> {
             let line = opened.lines.line();
             let received = received_at(line).unwrap_or(opened.stat.modified);
             count += 1;
-            if count % LINES_BETWEEN == 0 {
-                work.expect_going_on()?;
-                self.check_bytes(of_segment.bytes())?;
-            }
-            if !work.filter.takes_time(received) || !work.filter.may_match(line) {
+            if !work.filter.takes_time(received) {
                 continue;
             }
             self.counted.note_first(Some(received));
+            if !work.filter.may_match(line) {
+                continue;
+            }
             let counted = self.extractor.read(line, |reading| {
                 if !work.filter.takes_client(reading) {
                     return;
@@ -460,12 +447,18 @@ impl Worker<'_> {
                 let step_ms = work.step_of(received);
                 let group = Group::of(&work.summary.group, line, reading);
                 for host in reading.hosts() {
-                    if work.filter.takes_host(host.name) {
+                    if work.filter.takes_host(host.name) && !host.samples.is_empty() {
                         of_segment.record(group.name(&host), step_ms, outcomes(&host));
                     }
                 }
             });
-            self.counted.skipped_lines += u64::from(counted.is_none());
+            if !work.filter.asks_for_names() {
+                self.counted.skipped_lines += u64::from(counted.is_none());
+            }
+            if count % LINES_BETWEEN == 0 || opened.lines.line().len() > LONG_LINE_BYTES {
+                work.expect_going_on()?;
+                self.check_bytes(of_segment.bytes())?;
+            }
         }
         of_segment.compact();
         self.counted.tally.add(of_segment);
@@ -473,158 +466,23 @@ impl Worker<'_> {
     }
 
     /// Publishes what its figures take, and what takes room for a moment.
-    fn check_bytes(&mut self, more: usize) -> Result<(), QueryError> {
+    pub(super) fn check_bytes(&mut self, more: usize) -> Result<(), QueryError> {
         let held_bytes = self.counted.tally.bytes() + more;
-        let all = &self.work.held_bytes;
-        let before = all.fetch_add(held_bytes, Relaxed);
-        all.fetch_sub(self.held_bytes, Relaxed);
-        let others = before - self.held_bytes;
+        // What is more or less than before, in one go: no other thread sees a sum that never was.
+        let change = held_bytes.wrapping_sub(self.held_bytes);
+        let before = self.work.held_bytes.fetch_add(change, Relaxed);
         self.held_bytes = held_bytes;
-        match others + held_bytes > ROWS_BYTES_MAX {
+        match before.wrapping_add(change) > ROWS_BYTES_MAX {
             true => Err(QueryError::TooManyRows {
                 bytes_max: ROWS_BYTES_MAX,
             }),
             false => Ok(()),
         }
     }
-
-    fn count_distinct(&mut self, bits: u32) -> Result<(), QueryError> {
-        let mut seen = Seen::with_capacity_and_hasher(SEEN_MAX, Default::default());
-        let mut waiting: Vec<Part> = (0..1 << bits).map(|index| Part { bits, index }).collect();
-        while let Some(part) = waiting.pop() {
-            match self.count_part(part, &mut seen)? {
-                Some(counted) => self.counted.add(counted),
-                None => waiting.extend(part.halves()?),
-            }
-            self.check_bytes(0)?;
-        }
-        Ok(())
-    }
-
-    /// What a part comes to; `None` if it has too many samples.
-    fn count_part(&mut self, part: Part, seen: &mut Seen) -> Result<Option<Counted>, QueryError> {
-        let work = self.work;
-        let by = match work.filter.client {
-            Some(_) => PartBy::Sample,
-            None => PartBy::Client,
-        };
-        seen.clear();
-        let mut counted = Counted::default();
-        let mut merge = Merge::new(work.store, work.filter, &Cursor::default())?;
-        let mut lines = 0;
-        while let Some(Item::Line(line)) = merge.next(Want::Lines)? {
-            lines += 1;
-            if lines % LINES_BETWEEN == 0 {
-                work.expect_going_on()?;
-                self.check_bytes(counted.tally.bytes())?;
-            }
-            let is_elsewhere =
-                |client| by == PartBy::Client && !part.has(hash(Some(client), None, None));
-            if leading_client(line.text).is_some_and(is_elsewhere)
-                || !work.filter.may_match(line.text)
-            {
-                continue;
-            }
-            let read = self.extractor.read(line.text, |reading| {
-                let is_here = by == PartBy::Sample || part.has(hash(reading.client, None, None));
-                if is_here && work.filter.takes_client(reading) {
-                    counted.note_first(Some(line.received));
-                    let of_part = (by == PartBy::Sample).then_some(part);
-                    work.count_fresh(&line, reading, of_part, seen, &mut counted.tally);
-                }
-            });
-            // Of a line that says nothing it cannot be told where it belongs.
-            counted.skipped_lines += u64::from(read.is_none() && part.index == 0);
-            if seen.len() > SEEN_MAX - LINE_SAMPLES_MAX {
-                return Ok(None);
-            }
-        }
-        counted.tally.compact();
-        Ok(Some(counted))
-    }
-}
-
-/// Some of the samples: those whose hash begins with these bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Part {
-    /// How many bits.
-    bits: u32,
-    /// What they are; `index < 1 << bits`.
-    index: u64,
-}
-
-/// Which hash decides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum PartBy {
-    /// That of the client, which can often be seen without parsing.
-    Client,
-    /// That of the sample, where there is but one client.
-    Sample,
-}
-
-impl Part {
-    fn has(self, hash: u64) -> bool {
-        // Shifting by all bits is not allowed, and means nothing.
-        self.bits == 0 || hash >> (64 - self.bits) == self.index
-    }
-
-    fn halves(self) -> Result<[Part; 2], QueryError> {
-        if self.bits == PART_BITS_MAX {
-            return Err(QueryError::TooManySamples {
-                samples_max: (SEEN_MAX as u64) << PART_BITS_MAX,
-            });
-        }
-        let half = |bit| Part {
-            bits: self.bits + 1,
-            index: self.index << 1 | bit,
-        };
-        Ok([half(0), half(1)])
-    }
-}
-
-fn fresh(host: &Host<'_, '_>, mut is_fresh: impl FnMut(Option<f64>) -> bool) -> Vec<Outcome> {
-    let samples = host.samples.iter().zip(outcomes(host));
-    let fresh = samples.filter(|(sample, _)| is_fresh(sample.t));
-    fresh.map(|(_, outcome)| outcome).collect()
-}
-
-type Seen = HashSet<u64, BuildHasherDefault<AsItIs>>;
-
-/// Hashes are hashed already. The table takes its place from the low bits, a part from the high ones.
-#[derive(Default)]
-struct AsItIs(u64);
-
-impl Hasher for AsItIs {
-    fn finish(&self) -> u64 {
-        // The table also looks at the highest bits, which are the same in a part.
-        self.0.rotate_left(PART_BITS_MAX)
-    }
-
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("a hash is written as a number")
-    }
-
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
-    }
-}
-
-/// Of who asked, what was asked and when.
-fn hash(client: Option<&str>, host: Option<&str>, t: Option<f64>) -> u64 {
-    let mut hash = Xxh64::new(0);
-    for name in [client, host] {
-        // The length tells where one ends, and one more than any that there is none.
-        let len = name.map_or(u64::MAX, |name| name.len() as u64);
-        hash.update(&len.to_le_bytes());
-        hash.update(name.unwrap_or_default().as_bytes());
-    }
-    // -0 is 0.
-    hash.update(&t.map_or(u64::MAX, |t| (t + 0.0).to_bits()).to_le_bytes());
-    hash.digest()
 }
 
 /// The group of a report's samples, where it is not that of each host.
-enum Group<'l> {
+pub(super) enum Group<'l> {
     OfHost,
     OfReport(Option<Cow<'l, str>>),
 }
@@ -635,7 +493,7 @@ struct Geo {
 }
 
 impl<'l> Group<'l> {
-    fn of(grouping: &Grouping, line: &[u8], reading: &Reading<'l>) -> Group<'l> {
+    pub(super) fn of(grouping: &Grouping, line: &[u8], reading: &Reading<'l>) -> Group<'l> {
         match grouping {
             Grouping::Host => Group::OfHost,
             Grouping::Client => Group::OfReport(reading.client.map(Cow::Borrowed)),
@@ -651,7 +509,7 @@ impl<'l> Group<'l> {
         }
     }
 
-    fn name<'n>(&'n self, host: &Host<'_, 'n>) -> Option<&'n str> {
+    pub(super) fn name<'n>(&'n self, host: &Host<'_, 'n>) -> Option<&'n str> {
         match self {
             Group::OfHost => host.name,
             Group::OfReport(name) => name.as_deref(),
@@ -679,37 +537,5 @@ mod tests {
         ] {
             assert_eq!(Grouping::by_pointer(pointer).is_some(), is_one, "{pointer}");
         }
-    }
-
-    #[test]
-    fn parts_share_all_hashes() {
-        let whole = Part { bits: 0, index: 0 };
-        let [low, high] = whole.halves().unwrap();
-        for hash in [0, 1, u64::MAX, 1 << 63, (1 << 63) - 1] {
-            assert!(whole.has(hash));
-            assert!(low.has(hash) != high.has(hash));
-        }
-        let last = Part {
-            bits: PART_BITS_MAX,
-            index: 0,
-        };
-        let error = last.halves().unwrap_err().to_string();
-        assert!(error.starts_with("more than 3758096384 samples"), "{error}");
-    }
-
-    #[test]
-    fn hashes_tell_apart() {
-        let hashes = [
-            hash(Some("ab"), Some("c"), Some(1.0)),
-            hash(Some("a"), Some("bc"), Some(1.0)),
-            hash(Some("ab"), None, Some(1.0)),
-            hash(None, Some("ab"), Some(1.0)),
-            hash(Some("ab"), Some(""), Some(1.0)),
-            hash(Some("ab"), Some("c"), Some(2.0)),
-            hash(Some("ab"), Some("c"), None),
-        ];
-        let distinct: HashSet<u64> = hashes.into_iter().collect();
-        assert_eq!(distinct.len(), hashes.len());
-        assert_eq!(hash(None, None, Some(0.0)), hash(None, None, Some(-0.0)));
     }
 }

@@ -382,7 +382,8 @@ mod tests {
         }
         check(
             r#"{"receivedAt":"2026-02-27T05:14:34.123Z","clientId":"a","geo":{"hosts":[{"name":"no"}]},"hosts":[
-               {"history":[{"t":1,"latency":2.5,"error":null},{"error":"timeout","latency":null,"t":-3}],"name":"G\u0069t","url":"u"},
+               {"history":[{"t":1,"latency":2.5,"error":null},{"error":"timeout","latency":null,"t":-3}],
+                "name":"G\u0069t","url":"u"},
                {"name":null},{"history":[{}]}]}"#,
             Some("a [Git u (1 2.5 -) (-3 - timeout)] [- -] [- - (- - -)]"),
         );
@@ -398,7 +399,10 @@ mod tests {
             Some("- [b - (2 - -)]"),
         );
         // The same report, as a browser writes it and with a blank in it.
-        let usual = r#"{"clientId":"a","geo":null,"hosts":[{"history":[{"t":1,"latency":2,"error":null}],"name":"b","status":"c","url":"d"}],"timestamp":"e"}"#;
+        let usual = concat!(
+            r#"{"clientId":"a","geo":null,"hosts":[{"history":[{"t":1,"latency":2,"error":null}],"name":"b","#,
+            r#""status":"c","url":"d"}],"timestamp":"e"}"#
+        );
         let expected = Some("a [b d (1 2 -)]");
         check(usual, expected);
         check(&usual.replace("\"a\",", "\"a\", "), expected);

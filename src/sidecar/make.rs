@@ -14,8 +14,8 @@ use crate::disk::{Dir, Fs};
 use crate::segment::name::SegmentName;
 use crate::segment::reader::{Lines, ReadError, Shape};
 
-/// Segments that are looked at in one go.
-const GO_MAX: usize = 64;
+/// Segments that are looked at in one go: retention waits for its end.
+const GO_MAX: usize = 16;
 
 /// What is known of the sidecars.
 #[derive(Debug, Default)]
@@ -126,7 +126,9 @@ impl Maker {
             let cause = error.source().map(ToString::to_string);
             tracing::warn!(name = %segment.name, %error, cause, "sidecar not made");
             match error {
-                MakeError::Read(_) => self.note(segment, Known::Unreadable),
+                MakeError::Read(ReadError::Damaged(_)) => self.note(segment, Known::Unreadable),
+                // At the next go.
+                MakeError::Read(ReadError::Io(_)) => (),
                 MakeError::Store(_) | MakeError::NoSpace => {
                     made.halted = Some(Halt::Disk);
                     return made;

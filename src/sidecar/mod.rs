@@ -1,8 +1,8 @@
 //! Sidecars: what of a sealed segment is asked often, so that the answer needs no decoding.
 //!
-//! Owns the form of the file, what goes into it ([`Sidecar::of_lines`]), and whether one found belongs to its
-//! segment as that is now ([`load`]), and making them ([`make`]). Leaves to `housekeeping` when that is. Whoever reads does without
-//! one that is missing or wrong, so a sidecar is never synced: it can be made again.
+//! Owns the form of the file, what goes into it ([`Sidecar::of_lines`]), whether one found belongs to its segment as
+//! that is now ([`load`]), and making them ([`make`]). Leaves to `housekeeping` when that is. Whoever reads does
+//! without one that is missing or wrong, so a sidecar is never synced: it can be made again.
 //!
 //! ```text
 //! .index/reports-….json    {"xxh64":"9f…","index":{"version":1,"segment":"reports-….jsonl.zst", …}}
@@ -88,7 +88,7 @@ struct Form {
 
 #[derive(Deserialize, Serialize)]
 struct HostForm {
-    host: Option<Box<str>>,
+    host: Option<String>,
     minutes: Vec<MinuteForm>,
 }
 
@@ -265,7 +265,7 @@ impl Sidecar {
             let mut hosts: Vec<HostForm> = tally
                 .into_groups()
                 .map(|(host, steps)| HostForm {
-                    host,
+                    host: host.map(|name| name.to_string()),
                     minutes: steps.into_iter().map(MinuteForm::of).collect(),
                 })
                 .collect();

@@ -7,7 +7,7 @@ use crate::support::{
 };
 
 both_drivers!(
-    it_shows_metrics_and_nothing_else,
+    what_is_not_there_is_not_found,
     the_public_port_shows_nothing_of_it,
     a_token_is_asked_for,
     a_login_is_asked_for_metrics,
@@ -50,7 +50,7 @@ fn check(server: &Server, line: &str, fields: &str, status: &str, code: &str) ->
 
 const OURS: &str = "Host: 127.0.0.1\r\n";
 
-fn it_shows_metrics_and_nothing_else(driver: Driver) {
+fn what_is_not_there_is_not_found(driver: Driver) {
     let server = Server::start(driver, &[]);
     let head = check(&server, "GET /metrics", OURS, "200 OK", "");
     assert!(head.contains("\r\ncontent-type: text/plain; version=0.0.4; charset=utf-8\r\n"));
@@ -75,7 +75,8 @@ fn it_shows_metrics_and_nothing_else(driver: Driver) {
     for path in [
         "/",
         "/metrics/",
-        "/api/v1/reports",
+        "/api/v1/",
+        "/api/v1/reports/",
         "/.well-known/healthcheck",
         "*",
     ] {
