@@ -416,7 +416,7 @@ impl Housekeeper {
 
 fn run(mut housekeeping: Housekeeping, inbox: &Receiver<()>, clock: impl Fn() -> Timestamp) {
     if let Err(error) = idle::yield_to_all() {
-        tracing::debug!(cause = %error, "housekeeping runs at the priority of the others");
+        tracing::debug!(cause = %error, "housekeeping competes with the cores");
     }
     loop {
         while housekeeping.pass(clock()) != Passed::Whole {

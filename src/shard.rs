@@ -16,7 +16,7 @@
 //! Within a segment the time of arrival never goes back: it is the wall clock at the segment's first line
 //! plus what a monotonic clock has counted since. A wall clock that was set makes the next line begin a
 //! new segment. From one segment to the next it goes back only where the clock was set back by more than
-//! [`CLOCK_STEP_MS`]: what is less is waited for, with the time of the last line.
+//! `CLOCK_STEP_MS`: what is less is waited for, with the time of the last line.
 //!
 //! Invariant: `held_bytes <= held_bytes_max` in every state, so a slow disk becomes refusals.
 

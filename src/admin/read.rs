@@ -8,7 +8,7 @@
 //! | `/api/v1/segments`, `/api/v1/segments/NAME` | see [`super::segments`] |
 //!
 //! The whole answer is streamed; a page is made first, since its head says where the next one begins. A question
-//! has a thread of its own, which is idle: it runs while nobody else wants the CPU (P5). At most [`QUERIES_MAX`] are
+//! has a thread of its own, which is idle: it runs while nobody else wants the CPU (P5). At most `QUERIES_MAX` are
 //! answered at once, and the next one is refused. One whose client has gone is given up.
 
 use std::io::{self, Write};
