@@ -88,7 +88,8 @@ until [[ $(metric netwatch_unindexed_segments) == 0 && -n $(ls "$data/all/.index
 stop
 mkdir "$data/bare"
 ln "$data"/all/*.jsonl.zst "$data/bare/"
-echo "$(ls "$data/bare" | wc -l) segments, $(du -sm "$data/bare" | cut -f1) MiB compressed" >&2
+segments=("$data"/bare/*.jsonl.zst)
+echo "${#segments[@]} segments, $(du -sm "$data/bare" | cut -f1) MiB compressed" >&2
 
 target/bench-venv/bin/python - "$built/netwatch-server" "$data" "$rounds" <<'PYTHON'
 import json, os, resource, statistics, subprocess, sys, time

@@ -10,7 +10,8 @@
 //!
 //! At the side: [`server`] starts one [`worker`] per core and waits for signals, [`salvage`] closes the
 //! segments that a core has given up, [`catalog`] knows the sealed ones, [`retention`] which of them go,
-//! [`housekeeping`] removes those, [`verify`] checks files on demand, [`health`] says whether reports are
+//! [`housekeeping`] removes those and makes a [`sidecar`] of [`tally`]s for the others, [`query`] answers what is
+//! asked of them on threads that are [`idle`], [`verify`] checks files on demand, [`health`] says whether reports are
 //! accepted, [`metrics`] what is counted and measured, [`admin`] shows it, [`limit`] says what an address may
 //! still ask for, [`pool`] holds the connections' buffers, [`config`] the settings, [`live`] those that may
 //! change, [`systemd`] what the service manager is told, [`command`] the sub-commands' arguments, [`time`] the
@@ -19,13 +20,14 @@
 //! What is deliberately absent:
 //!
 //! 1. A lock or channel between socket and file: a shard belongs to its core. Cores share their health,
-//!    the counts of [`limit`], the settings of [`live`], and where to leave an abandoned segment, and nothing
-//!    else.
+//!    the counts of [`limit`], the settings of [`live`], where to leave an abandoned segment, and how much of an
+//!    open one readers may take, and nothing else.
 //! 2. Knowledge of paths outside [`disk`]. No byte of a request ever reaches a path.
 //! 3. A change to a sealed segment.
 //! 4. A buffer, queue or count without a named limit. At the limit the server refuses or waits.
 //! 5. A clock in a pure part: clocks are read in `server` and `worker`, and passed in.
-//! 6. Blocking calls on a core, once its listener is open.
+//! 6. Blocking calls on a core, once its listener is open. Whoever reads what is stored has other threads, which run
+//!    while no core wants the CPU.
 
 pub mod server;
 

@@ -386,6 +386,9 @@ impl Worker {
             self.renew_settings();
             let open = shared.parts.connections.count() as u64;
             self.metrics.open_connections.set(open);
+            let ways = shared.ways();
+            self.metrics.usual_reports.set(ways.usual);
+            self.metrics.unusual_reports.set(ways.unusual);
             let shard = shared.parts.shard.borrow();
             self.metrics.buffer_bytes.set(shard.held_bytes());
             self.metrics.waiting_reports.set(shard.held_lines());

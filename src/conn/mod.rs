@@ -43,7 +43,7 @@ use crate::limit::{Network, Opened};
 use crate::live::{Deadlines, Live};
 use crate::metrics::core::Meter;
 use crate::pool::{Pool, READ_BYTES};
-use crate::report::{REPORT_BYTES_MAX, Validator};
+use crate::report::{REPORT_BYTES_MAX, Validator, Ways};
 use crate::route::{Label, Route, route};
 use crate::rt;
 use crate::rt::net::{Connections, Idle, Stream, TickMs};
@@ -128,6 +128,11 @@ impl Shared {
             pool: Pool::default(),
             parts,
         }
+    }
+
+    /// Which way the reports of this core were checked.
+    pub fn ways(&self) -> Ways {
+        self.validator.borrow().ways()
     }
 
     /// The settings to keep to now.

@@ -172,6 +172,10 @@ pub struct CoreMetrics {
     pub refused: ByCode,
     /// Requests in the order of [`Label::ALL`].
     requests: [Requests; Label::ALL.len()],
+    /// Reports that were checked in one pass, and
+    pub usual_reports: Gauge,
+    /// by simd-json, as the last tick found it.
+    pub unusual_reports: Gauge,
     /// Bytes that clients have sent.
     pub received_bytes: Counter,
     /// Connections that were accepted, and how many are open.
@@ -219,6 +223,8 @@ impl Default for CoreMetrics {
             stored: Counter::default(),
             refused: ByCode::default(),
             requests: Default::default(),
+            usual_reports: Gauge::default(),
+            unusual_reports: Gauge::default(),
             received_bytes: Counter::default(),
             connections: Counter::default(),
             open_connections: Gauge::default(),

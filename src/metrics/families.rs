@@ -70,6 +70,8 @@ families! {
         "Requests that were answered, by route and code";
     Counter "netwatch_received_bytes_total" ["core"]
         "Bytes read from the connections of clients";
+    Counter "netwatch_checked_reports_total" ["core", "way"]
+        "Reports that were checked, in one pass as browsers write them or by the parser for all others";
     Counter "netwatch_stored_lines_total" ["core"]
         "Lines that were committed";
     Counter "netwatch_stored_bytes_total" ["core", "form"]

@@ -270,6 +270,12 @@ impl Inputs {
         })?;
         self.per_core(out, "netwatch_received_bytes_total", |core| {
             core.received_bytes.get()
+        })?;
+        self.per_core_and(out, "netwatch_checked_reports_total", "way", |core| {
+            [
+                ("usual", core.usual_reports.get()),
+                ("unusual", core.unusual_reports.get()),
+            ]
         })
     }
 

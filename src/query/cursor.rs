@@ -3,7 +3,8 @@
 //! A cursor has a place for each core: how many lines have been read of which of its segments. What a core
 //! commits comes behind that place, in the same segment or in a later one, so nothing is missed and nothing
 //! comes twice, whatever the order in which cores commit, and while segments are sealed. A core that has no
-//! place yet is read from its first segment on.
+//! place yet is read from its first segment on. Segments are in the order of their names, so that those which a core
+//! begins after its clock was set back are taken for read.
 //!
 //! Its text is base64url (RFC 4648 §5) without padding; behind that a version and, for each place, numbers in
 //! LEB128: 7 bits to a byte, the lowest first.

@@ -14,6 +14,7 @@ both_drivers!(
     the_ledger_adds_up_with_a_full_disk,
     every_family_is_shown,
     commits_segments_and_recovery_are_counted,
+    ways_of_checking_are_counted,
 );
 
 const REPORT: &str = r#"{"clientId":"c","timestamp":"t","hosts":[]}"#;
@@ -251,4 +252,18 @@ fn the_documented_metrics() {
         })
         .collect();
     assert_eq!(rows, expected);
+}
+
+fn ways_of_checking_are_counted(driver: Driver) {
+    let server = Server::start(driver, &[]);
+    let mut client = server.connect();
+    let spaced = REPORT.replacen('{', "{ ", 1);
+    for (body, status) in [(REPORT, 200), (&spaced, 200), (REPORT, 200), ("{}", 400)] {
+        assert_eq!(client.exchange(&post(body.as_bytes())).status, status);
+    }
+    wait_until("they are seen", || {
+        let metrics = server.metrics();
+        let way = |way| metrics.sum(&["netwatch_checked_reports_total", way]);
+        (way("\"usual\""), way("\"unusual\"")) == (2, 2)
+    });
 }
