@@ -73,10 +73,6 @@ load() {
     "$built/examples/load" run --addr "127.0.0.1:$port" --samples 20 --journal "$scratch/journal" "$@"
 }
 
-metric() {
-    curl -sf "http://127.0.0.1:$((port + 1))/metrics" | awk -v name="$1" '$1 == name { print $2 }'
-}
-
 rm -rf "$data"
 start "$data/all"
 # A line of 20 samples a host has some 13 KB.
@@ -84,7 +80,9 @@ load --connections 64 --count $((mib * 1048576 / 13400)) >"$scratch/stored"
 echo 'waiting for sidecars' >&2
 stop
 start "$data/all"
-until [[ $(metric netwatch_unindexed_segments) == 0 && -n $(ls "$data/all/.index") ]]; do sleep 1; done
+indexed() { find "$data/all/.index" -name '*.json' | wc -l; }
+sealed() { find "$data/all" -maxdepth 1 -name '*.jsonl.zst' | wc -l; }
+until (($(indexed) == $(sealed))); do sleep 1; done
 stop
 mkdir "$data/bare"
 ln "$data"/all/*.jsonl.zst "$data/bare/"
@@ -178,6 +176,7 @@ for ((round = 1; round <= rounds; round++)); do
             scan=$!
         fi
         load --connections 256 --seconds "$seconds" --seed "$round" >"$scratch/summary"
+        [[ $kind == alone ]] || kill -0 "$scan" # it has gone on to the end
         echo "$kind $(sed -E 's/.*"acknowledged":([0-9]+).*"p99_ms":([0-9.]+).*"seconds":([0-9.]+).*/\1 \2 \3/' \
             "$scratch/summary")" >>"$scratch/loads"
         stop

@@ -235,6 +235,29 @@ impl Cell {
     }
 }
 
+/// Says when so much text has been counted that it is time to look at what that has come to. Not by lines: one of them
+/// may name tens of thousands of groups.
+#[derive(Debug, Default)]
+pub struct Pace {
+    bytes: usize,
+}
+
+impl Pace {
+    /// Bytes of text between two looks, which bring at most some 3 MB of cells.
+    const BYTES_MAX: usize = 256 << 10;
+
+    /// Whether it is time, with a line of this length gone by.
+    pub fn is_due(&mut self, line_bytes: usize) -> bool {
+        // A line of no length is work as well.
+        self.bytes += line_bytes + 64;
+        let is_due = self.bytes >= Self::BYTES_MAX;
+        if is_due {
+            self.bytes = 0;
+        }
+        is_due
+    }
+}
+
 /// What a group is called; samples whose reports name none are together. Rows of many steps share it.
 pub type GroupName = Option<Arc<str>>;
 
@@ -479,6 +502,15 @@ mod tests {
         ] {
             assert!(Sketch::from_bins(bins.clone()).is_none(), "{bins:?}");
         }
+    }
+
+    #[test]
+    fn a_look_is_due_by_bytes() {
+        let mut pace = Pace::default();
+        assert!(pace.is_due(1 << 20));
+        assert!(!pace.is_due(200 << 10));
+        assert!(pace.is_due(100 << 10));
+        assert_eq!((0..10_000).filter(|_| pace.is_due(0)).count(), 2);
     }
 
     #[test]

@@ -29,7 +29,7 @@ use crate::time::Now;
 /// How long a client may take for a part of an answer.
 const WRITE_MS: u64 = 30_000;
 
-/// How long an answer may take in all: whoever takes it byte by byte has one of few places.
+/// How long an answer may be in the making: there are few places for others.
 const ANSWER_MS: u64 = 3_600_000;
 
 /// Bytes of a body that are sent at a time.
@@ -136,20 +136,14 @@ impl<'c> Exchange<'c> {
         }
     }
 
-    /// Ends the connection in the middle of an answer, so that its client can tell: without the end of its body, and
-    /// where only the connection's end tells that of the body, by a reset.
-    pub(super) fn cut_off(&self) -> io::Error {
-        if self.terms.version == Version::Http10
-            && let Err(error) = set_socket_linger(self.stream, Some(Duration::ZERO))
-        {
-            return error.into();
-        }
-        io::ErrorKind::ConnectionAborted.into()
+    /// Whether the answer has had all the time that it may take.
+    pub(super) fn is_late(&self) -> bool {
+        (self.clock)().monotonic_ms > self.deadline_ms
     }
 
     /// Whether the client has closed the connection, or its half of it; or it is broken, or has had its time.
     pub(super) fn is_gone(&self) -> bool {
-        if (self.clock)().monotonic_ms > self.deadline_ms {
+        if self.is_late() {
             return true;
         }
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
@@ -164,7 +158,7 @@ impl<'c> Exchange<'c> {
 
     fn send(&self, mut bytes: &[u8]) -> io::Result<()> {
         self.is_begun.store(true, Relaxed);
-        let deadline_ms = self.deadline_ms.min((self.clock)().monotonic_ms + WRITE_MS);
+        let deadline_ms = (self.clock)().monotonic_ms + WRITE_MS;
         let mut stream = self.stream;
         while !bytes.is_empty() {
             let left_ms = deadline_ms.saturating_sub((self.clock)().monotonic_ms);
@@ -219,6 +213,7 @@ impl Body<'_> {
                 fields: &fields,
             };
             let terms = exchange.terms_of(self.opening.status, self.coming());
+            self.end_by(Some(Duration::ZERO))?;
             response.write(terms, &exchange.date(), &[], &mut bytes);
         }
         let is_chunked =
@@ -239,9 +234,24 @@ impl Body<'_> {
         exchange.send(&bytes)
     }
 
+    /// Whether nothing but the end of the connection tells its end.
+    fn is_told_by_end(&self) -> bool {
+        self.coming() == Coming::Chunks && self.exchange.terms.version == Version::Http10
+    }
+
+    /// Has the connection end by a reset when it is closed, if there is a time for what is still to be sent and that is
+    /// 0: whoever has no other way to tell must not take a part for the whole (socket(7), `SO_LINGER`).
+    fn end_by(&self, linger: Option<Duration>) -> io::Result<()> {
+        match self.is_told_by_end() {
+            true => Ok(set_socket_linger(self.exchange.stream, linger)?),
+            false => Ok(()),
+        }
+    }
+
     /// Ends the body.
     pub(super) fn finish(mut self) -> io::Result<()> {
-        self.send(Part::Last)
+        self.send(Part::Last)?;
+        self.end_by(None)
     }
 }
 

@@ -40,9 +40,6 @@ const CSV: &str = "text/csv; charset=utf-8; header=present";
 /// A page has no more rows once it has so many bytes.
 const PAGE_BYTES_MAX: u64 = 8 << 20;
 
-/// Lines that are passed over between two looks at the client.
-const LOOK_EVERY: u32 = 256;
-
 /// Reads what is stored, for those who may.
 pub(super) struct Reader<'r> {
     pub(super) store: &'r Store,
@@ -218,7 +215,6 @@ fn write_to(
         coding,
         coded: Coded::new(coding, out),
         exchange,
-        passed_over: 0,
     };
     let ended = write(&mut answering)?;
     answering.coded.finish().map_err(QueryError::Sink)?;
@@ -230,7 +226,6 @@ struct Answering<'a, W: Write> {
     coding: Coding,
     coded: Coded<W>,
     exchange: &'a Exchange<'a>,
-    passed_over: u32,
 }
 
 impl<W: Write> Sink for Answering<'_, W> {
@@ -239,8 +234,7 @@ impl<W: Write> Sink for Answering<'_, W> {
     }
 
     fn is_gone(&mut self) -> bool {
-        self.passed_over = (self.passed_over + 1) % LOOK_EVERY;
-        self.passed_over == 0 && self.exchange.is_gone()
+        self.exchange.is_gone()
     }
 }
 
@@ -263,7 +257,11 @@ fn settle(running: Running<'_>, told: Told, exchange: &Exchange<'_>) -> io::Resu
         running.end(Outcome::Ok);
         return Ok(());
     };
-    let (answer, outcome) = match refusal(&error) {
+    let refused = match exchange.is_late() {
+        true => Some(too_slow()),
+        false => refusal(&error),
+    };
+    let (answer, outcome) = match refused {
         None => {
             running.end(Outcome::ClientGone);
             return Err(io::ErrorKind::BrokenPipe.into());
@@ -275,9 +273,20 @@ fn settle(running: Running<'_>, told: Told, exchange: &Exchange<'_>) -> io::Resu
         tracing::warn!(error = %chain(&error), "query failed");
     }
     match exchange.is_begun() {
-        true => Err(exchange.cut_off()),
+        // Without the end of its body nobody takes what has been sent for all of it.
+        true => Err(io::ErrorKind::ConnectionAborted.into()),
         false => exchange.whole(&answer),
     }
+}
+
+/// What a client is told that has waited as long as may be.
+fn too_slow() -> (Answer, Outcome) {
+    let status = StatusCode::SERVICE_UNAVAILABLE;
+    let message = "the answer takes too long: the machine is busy, or it is too much to ask";
+    (
+        Answer::refusal(status, "too_slow", message),
+        Outcome::Failed,
+    )
 }
 
 /// What a client is told of an error; nothing, if there is no client any more.

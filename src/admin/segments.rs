@@ -22,7 +22,6 @@ use crate::query::params::Params;
 use crate::segment::CHECKSUM_BYTES;
 use crate::segment::name::is_segment;
 use crate::segment::reader::ReadError;
-use crate::sidecar;
 
 const ZSTD: &str = "application/zstd";
 
@@ -60,7 +59,7 @@ pub(super) fn list(
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             stat => stat.map_err(|error| source.unreadable(ReadError::Io(error)))?,
         };
-        let sidecar = sidecar::load(fs, &name, stat).ok().flatten();
+        let sidecar = reader.store.sidecar(source);
         let times = sidecar.as_ref().and_then(|sidecar| sidecar.received);
         if times.is_some_and(|times| !filter.may_take_times(times)) {
             continue;

@@ -18,12 +18,13 @@ use std::hash::{BuildHasherDefault, Hasher};
 use xxhash_rust::xxh64::Xxh64;
 
 use super::cursor::Cursor;
-use super::merge::{Item, Line, Merge, Missing, Want};
-use super::summary::{Counted, Group, LINES_BETWEEN, LONG_LINE_BYTES, Worker};
+use super::merge::{Item, Line, Merge, Missing, Want, may_hold};
+use super::sources::Source;
+use super::summary::{Counted, Group, Work, Worker};
 use super::{Filter, QueryError};
 use crate::report::extract::{Host, Reading, leading_client};
 use crate::sidecar::outcomes;
-use crate::tally::{Outcome, Tally};
+use crate::tally::{Outcome, Pace, Tally};
 
 /// Hashes that are kept: as many as a table of 2^22 places takes, 36 MiB. One thread with such a table decodes half as
 /// often as two with half of it each would.
@@ -36,38 +37,53 @@ const BITS_MAX: u32 = 10;
 /// turn out too large are halved.
 const SENT_TIMES: u64 = 4;
 
-/// Counts all that is asked of a worker, with at most so many hashes at a time, and those of a line more.
+/// Counts all that is asked of a worker, with at most so many hashes at a time.
 pub(super) fn count(worker: &mut Worker<'_>, seen_max: usize) -> Result<(), QueryError> {
+    let (sources, samples) = sources(worker)?;
+    worker.counted.decoded_segments = sources.len();
+    let parts = (samples / SENT_TIMES).div_ceil(seen_max as u64).max(1);
+    let bits = parts.next_power_of_two().ilog2().min(BITS_MAX);
+    let first = |index| Part::of_clients(Bits { bits, index });
+    let mut waiting: Vec<Part> = (0..1 << bits).map(first).collect();
     let mut seen = Seen::with_capacity_and_hasher(seen_max, Default::default());
-    let bits = first_bits(worker, seen_max);
-    let mut waiting: Vec<Part> = (0..1 << bits)
-        .map(|index| Part::of_clients(Bits { bits, index }))
-        .collect();
     while let Some(part) = waiting.pop() {
-        match count_part(worker, part, &mut seen, seen_max)? {
+        let of_part = Telling {
+            part,
+            sources: &sources,
+            seen: &mut seen,
+            seen_max,
+            is_full: false,
+        };
+        match of_part.count(worker)? {
             Found::All(counted) => worker.counted.add(*counted),
             Found::TooMany(of) => waiting.extend(part.halves(of, seen_max)?),
         }
         worker.check_bytes(0)?;
     }
-    worker.counted.decoded_segments = worker.work.sources.len();
     Ok(())
 }
 
-/// In how many parts to begin: 2^this.
-fn first_bits(worker: &Worker<'_>, seen_max: usize) -> u32 {
+/// The segments that have to be read, and how many samples they have where their sidecars tell; of one client that is
+/// not known.
+fn sources(worker: &mut Worker<'_>) -> Result<(Vec<Source>, u64), QueryError> {
     let work = worker.work;
-    if work.filter.client.is_some() {
-        return 0;
+    let (mut sources, mut samples) = (Vec::new(), 0);
+    for source in &work.sources {
+        work.expect_going_on()?;
+        match work.store.sidecar(source) {
+            Some(sidecar) if !may_hold(work.filter, &sidecar) => worker.note_left_out(&sidecar),
+            sidecar => {
+                let hosts = sidecar.and_then(|sidecar| sidecar.hosts);
+                let of_host = |hosts: Tally| hosts.samples(|name| work.filter.takes_host(name));
+                samples += hosts.map_or(0, of_host);
+                sources.push(source.clone());
+            }
+        }
     }
-    let samples = work.sources.iter().map(|source| {
-        let hosts = work.store.sidecar(source).and_then(|sidecar| sidecar.hosts);
-        hosts.map_or(0, |hosts| {
-            hosts.samples(|name| work.filter.takes_host(name))
-        })
-    });
-    let parts = (samples.sum::<u64>() / SENT_TIMES).div_ceil(seen_max as u64);
-    parts.max(1).next_power_of_two().ilog2().min(BITS_MAX)
+    match work.filter.client {
+        Some(_) => Ok((sources, 0)),
+        None => Ok((sources, samples)),
+    }
 }
 
 /// What a part comes to.
@@ -83,80 +99,78 @@ enum Of {
     Clients,
 }
 
-fn count_part(
-    worker: &mut Worker<'_>,
+/// Tells the samples of a part from each other.
+struct Telling<'t> {
     part: Part,
-    seen: &mut Seen,
+    sources: &'t [Source],
+    /// Hashes of samples that have been seen; `seen.len() <= seen_max`, so that the table never grows.
+    seen: &'t mut Seen,
     seen_max: usize,
-) -> Result<Found, QueryError> {
-    let work = worker.work;
-    seen.clear();
-    let mut counted = Counted::default();
-    let mut of: Option<(u64, Of)> = None;
-    // Segments are the same for each part, and not left out by their hosts.
-    let times = Filter {
-        since: work.filter.since,
-        until: work.filter.until,
-        ..Filter::default()
-    };
-    let sources = work.sources.clone();
-    let mut merge = Merge::of(
-        work.store,
-        &times,
-        sources,
-        &Cursor::default(),
-        Missing::Error,
-    );
-    let mut lines = 0;
-    while let Some(item) = merge.next(Want::Lines)? {
-        let Item::Line(line) = item else {
-            work.expect_going_on()?;
-            continue;
+    /// Whether there was another one.
+    is_full: bool,
+}
+
+impl Telling<'_> {
+    fn count(mut self, worker: &mut Worker<'_>) -> Result<Found, QueryError> {
+        let work = worker.work;
+        self.seen.clear();
+        let mut counted = Counted::default();
+        let mut of: Option<(u64, Of)> = None;
+        // Which segments is settled, the same for each part.
+        let times = Filter {
+            since: work.filter.since,
+            until: work.filter.until,
+            ..Filter::default()
         };
-        counted.note_first(Some(line.received));
-        lines += 1;
-        if lines % LINES_BETWEEN == 0 || line.text.len() > LONG_LINE_BYTES {
-            work.expect_going_on()?;
-            worker.check_bytes(counted.tally.bytes())?;
-        }
-        let is_elsewhere = |client| !part.clients.has(hash(Some(client), None, None));
-        if leading_client(line.text).is_some_and(is_elsewhere) || !work.filter.may_match(line.text)
-        {
-            continue;
-        }
-        let read = worker.extractor.read(line.text, |reading| {
-            let client = hash(reading.client, None, None);
-            if part.clients.has(client) && work.filter.takes_client(reading) {
-                let (first, of) = of.get_or_insert((client, Of::OneClient));
-                if *first != client {
-                    *of = Of::Clients;
+        let sources = self.sources.to_vec();
+        let from = Cursor::default();
+        let mut merge = Merge::of(work.store, &times, sources, &from, Missing::Error);
+        let mut pace = Pace::default();
+        while let Some(item) = merge.next(Want::Lines)? {
+            let line = match item {
+                Item::Line(line) => line,
+                Item::Segment { .. } => unreachable!("lines are wanted"),
+                Item::Passed => {
+                    work.expect_going_on()?;
+                    continue;
                 }
-                let mut fresh = Fresh { part, seen };
-                fresh.count(worker.work, &line, reading, &mut counted.tally);
+            };
+            if pace.is_due(line.text.len()) {
+                work.expect_going_on()?;
+                worker.check_bytes(counted.tally.bytes())?;
             }
-        });
-        // Of a line that says nothing it cannot be told where it belongs.
-        if !work.filter.asks_for_names() && part.is_first() {
-            counted.skipped_lines += u64::from(read.is_none());
+            counted.note_first(Some(line.received));
+            let is_elsewhere = |client| !self.part.clients.has(hash(Some(client), None, None));
+            if leading_client(line.text).is_some_and(is_elsewhere)
+                || !work.filter.may_match(line.text)
+            {
+                continue;
+            }
+            let read = worker.extractor.read(line.text, |reading| {
+                let client = hash(reading.client, None, None);
+                if self.part.clients.has(client) && work.filter.takes_client(reading) {
+                    let (first, of) = of.get_or_insert((client, Of::OneClient));
+                    if *first != client {
+                        *of = Of::Clients;
+                    }
+                    self.count_line(worker.work, &line, reading, &mut counted.tally);
+                }
+            });
+            // Of a line that says nothing it cannot be told where it belongs.
+            if !work.filter.asks_for_names() && self.part.is_first() {
+                counted.skipped_lines += u64::from(read.is_none());
+            }
+            if self.is_full {
+                return Ok(Found::TooMany(of.map_or(Of::Clients, |(_, of)| of)));
+            }
         }
-        if seen.len() > seen_max {
-            return Ok(Found::TooMany(of.map_or(Of::Clients, |(_, of)| of)));
-        }
+        counted.tally.compact();
+        Ok(Found::All(Box::new(counted)))
     }
-    counted.tally.compact();
-    Ok(Found::All(Box::new(counted)))
-}
 
-/// Samples that have not been seen.
-struct Fresh<'s> {
-    part: Part,
-    seen: &'s mut Seen,
-}
-
-impl Fresh<'_> {
-    fn count(
+    fn count_line(
         &mut self,
-        work: &super::summary::Work<'_>,
+        work: &Work<'_>,
         line: &Line<'_>,
         reading: &Reading<'_>,
         tally: &mut Tally,
@@ -167,20 +181,31 @@ impl Fresh<'_> {
             if !work.filter.takes_host(host.name) {
                 continue;
             }
-            let fresh = self.of_host(reading.client, &host);
+            let fresh = self.fresh(reading.client, &host);
             if !fresh.is_empty() {
                 tally.record(group.name(&host), step_ms, fresh);
             }
         }
     }
 
-    fn of_host(&mut self, client: Option<&str>, host: &Host<'_, '_>) -> Vec<Outcome> {
+    /// The samples of a host that have not been seen.
+    fn fresh(&mut self, client: Option<&str>, host: &Host<'_, '_>) -> Vec<Outcome> {
         let samples = host.samples.iter().zip(outcomes(host));
         let fresh = samples.filter(|(sample, _)| {
             let hash = hash(client, host.name, sample.t);
-            self.part.samples.has(hash) && (sample.t.is_none() || self.seen.insert(hash))
+            self.part.samples.has(hash) && (sample.t.is_none() || self.see(hash))
         });
         fresh.map(|(_, outcome)| outcome).collect()
+    }
+
+    /// Whether this one has not been seen.
+    fn see(&mut self, hash: u64) -> bool {
+        if self.seen.len() < self.seen_max {
+            return self.seen.insert(hash);
+        }
+        let is_fresh = !self.seen.contains(&hash);
+        self.is_full |= is_fresh;
+        is_fresh
     }
 }
 
@@ -247,14 +272,14 @@ impl Part {
 
 type Seen = HashSet<u64, BuildHasherDefault<AsItIs>>;
 
-/// Hashes are hashed already. The table takes its place from the low bits, a part from the high ones.
+/// Hashes are hashed already. A part has the high bits in common; the table takes a place from the low ones and a tag
+/// from the high ones, and so gets neither.
 #[derive(Default)]
 struct AsItIs(u64);
 
 impl Hasher for AsItIs {
     fn finish(&self) -> u64 {
-        // The table also looks at the highest bits, which are the same in a part.
-        self.0.rotate_left(BITS_MAX)
+        self.0.rotate_left(u64::BITS / 2)
     }
 
     fn write(&mut self, _: &[u8]) {
@@ -363,15 +388,15 @@ mod tests {
             }
         }
         // More than all others, and more than are kept.
-        reports.push(("much".to_owned(), 0..5000));
+        reports.push(("much".to_owned(), 0..1000));
         let store = store(dir.path(), &reports);
         // 65 times, and one without a time in each of 10 reports.
         let mut expected: Vec<(String, u64, f64)> = (0..20)
             .map(|client| (client.to_string(), 75, 64.0))
             .collect();
-        expected.push(("much".to_owned(), 5001, 4999.0));
+        expected.push(("much".to_owned(), 1001, 999.0));
         expected.sort_by(|a, b| a.0.cmp(&b.0));
-        for seen_max in [100_000, 1000, 100, 50] {
+        for seen_max in [100_000, 300, 40] {
             assert_eq!(
                 counts(&store, None, seen_max).unwrap(),
                 (expected.clone(), 1),
@@ -380,7 +405,7 @@ mod tests {
             let of_one = counts(&store, Some("much"), seen_max).unwrap();
             assert_eq!(
                 of_one,
-                (vec![("much".to_owned(), 5001, 4999.0)], 0),
+                (vec![("much".to_owned(), 1001, 999.0)], 0),
                 "{seen_max}"
             );
         }

@@ -225,6 +225,12 @@ impl<'q> Merge<'q> {
             }
             let state = &mut self.lanes[lane];
             let reading = state.reading.as_ref().expect("it is being read");
+            if is_behind(self.filter, reading) {
+                // Neither this line nor a later one of the lane is asked for, and none of them has been read.
+                state.reading = None;
+                state.waiting.clear();
+                continue;
+            }
             if !self.filter.takes_time(reading.received) {
                 self.advance(lane)?;
                 self.passed = (self.passed + 1) % PASSED_MAX;
@@ -361,11 +367,10 @@ impl<'q> Merge<'q> {
     fn go_on_without(&mut self, lane: usize, source: &Source) -> Result<(), QueryError> {
         let name = source.position.file_name();
         match &self.lanes[lane].place {
-            Some(place) if place.position == source.position => {
-                if let Read::Some { .. } = place.read {
-                    return Err(QueryError::CursorExpired { name });
-                }
-            }
+            Some(Place {
+                position,
+                read: Read::Some { .. },
+            }) if *position == source.position => return Err(QueryError::CursorExpired { name }),
             _ if self.missing == Missing::Error => return Err(QueryError::Removed { name }),
             _ => (),
         }
@@ -426,6 +431,13 @@ impl Reading {
         let received = received_at(self.opened.lines.line());
         self.received = received.unwrap_or(self.opened.stat.modified);
     }
+}
+
+/// Whether what a lane has from here on was received when nothing more is asked for: the times of a segment of ours do
+/// not go back.
+fn is_behind(filter: &Filter, reading: &Reading) -> bool {
+    let is_late = |until| reading.received >= until;
+    matches!(reading.source.position, Position::Ours(_)) && filter.until.is_some_and(is_late)
 }
 
 /// Whether the place is in this segment.

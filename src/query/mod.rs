@@ -145,6 +145,9 @@ pub trait Sink {
     }
 }
 
+/// Lines between two looks whether anybody still asks.
+const LINES_BETWEEN: u64 = 256;
+
 /// How much of an answer there is to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extent {

@@ -132,10 +132,11 @@ pub fn table(
                 _ => &[],
             };
             lines.push(header(&[group], last));
-            for (group, steps) in by_group(figures, summary) {
-                let sparkline = (look == Look::WithSparklines).then(|| sparkline(&steps));
+            let (groups, count) = by_group(figures, summary);
+            for (group, steps) in groups {
+                let sparkline = (look == Look::WithSparklines).then(|| sparkline(&steps, count));
                 let mut whole = Cell::default();
-                for (_, cell) in steps {
+                for cell in steps.into_values() {
                     whole.add(cell);
                 }
                 lines.push(line(&[name(&group)], &whole, sparkline));
@@ -209,37 +210,30 @@ fn print_columns(lines: &[Vec<String>], look: Look, out: &mut impl Write) -> io:
     Ok(())
 }
 
-type Steps = Vec<(u64, Cell)>;
+/// The figures of a group by the number of their step.
+type Steps = BTreeMap<u64, Cell>;
 
-/// The steps of each group, by group, with empty ones where it has none.
-fn by_group(figures: Figures, summary: &Summary) -> BTreeMap<GroupName, Steps> {
+/// The steps of each group, by group, and how many there are in all.
+fn by_group(figures: Figures, summary: &Summary) -> (BTreeMap<GroupName, Steps>, u64) {
     let starts = figures.rows.iter().map(|row| row.start.ms());
     let first = starts.clone().min().unwrap_or(0);
     let last = starts.max().unwrap_or(0);
-    // One more than may be is as bad as any: then it is all one step.
+    // Without steps it is all one.
     let step_ms = summary.step_ms.unwrap_or(u64::MAX);
     let count = ((last - first) / step_ms + 1).min(SPARKS_MAX * 2);
     let mut groups: BTreeMap<GroupName, Steps> = BTreeMap::new();
     for row in figures.rows {
-        let steps = groups.entry(row.group).or_insert_with(|| {
-            let start = |index| {
-                (
-                    first + index * step_ms.min(u64::MAX / count),
-                    Cell::default(),
-                )
-            };
-            (0..count).map(start).collect()
-        });
-        let index = ((row.start.ms() - first) / step_ms).min(count - 1);
-        steps[index as usize].1.add(row.cell);
+        let step = ((row.start.ms() - first) / step_ms).min(count - 1);
+        let steps = groups.entry(row.group).or_default();
+        steps.entry(step).or_default().add(row.cell);
     }
-    groups
+    (groups, count)
 }
 
 /// The 95th percentile of each step, as a part of the greatest.
-fn sparkline(steps: &[(u64, Cell)]) -> String {
-    let values = steps.iter().map(|(_, cell)| cell.quantiles([0.95]));
-    let values: Vec<Option<f64>> = values.map(|value| value.map(|[p95]| p95)).collect();
+fn sparkline(steps: &Steps, count: u64) -> String {
+    let p95 = |step| steps.get(&step)?.quantiles([0.95]).map(|[p95]| p95);
+    let values: Vec<Option<f64>> = (0..count).map(p95).collect();
     let greatest = values.iter().flatten().copied().fold(0.0, f64::max);
     let bar = |value: Option<f64>| match value {
         None => ' ',

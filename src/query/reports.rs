@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use super::cursor::Cursor;
 use super::merge::{Item, Merge, Want};
 use super::sources::Store;
-use super::{Ended, EndedBy, Extent, Filter, QueryError, Sink};
+use super::{Ended, EndedBy, Extent, Filter, LINES_BETWEEN, QueryError, Sink};
 use crate::report::extract::Extractor;
 use crate::segment::reader::ReadError;
 
@@ -49,7 +49,7 @@ pub fn write(
     };
     let mut merge = Merge::new(store, filter, cursor)?;
     let mut extractor = Extractor::default();
-    let (mut rows, mut bytes) = (0, 0);
+    let (mut rows, mut bytes, mut passed_over) = (0, 0, 0);
     while !extent.is_reached(rows, bytes) {
         let line = match merge.next(want)? {
             None => {
@@ -77,7 +77,10 @@ pub fn write(
             sink.text(b"\n").map_err(QueryError::Sink)?;
             rows += 1;
             bytes += line.len() as u64 + 1;
-        } else if sink.is_gone() {
+            continue;
+        }
+        passed_over += 1;
+        if passed_over % LINES_BETWEEN == 0 && sink.is_gone() {
             return Err(QueryError::Gone);
         }
     }

@@ -12,7 +12,7 @@ use std::io::Write;
 use super::cursor::Cursor;
 use super::merge::{Item, Line, Merge, Want};
 use super::sources::Store;
-use super::{Ended, EndedBy, Extent, Filter, QueryError, Sink};
+use super::{Ended, EndedBy, Extent, Filter, LINES_BETWEEN, QueryError, Sink};
 use crate::report::extract::{Extractor, Host, Reading, Sample};
 
 /// How rows are spelled.
@@ -57,10 +57,12 @@ pub fn write(
     let mut merge = Merge::new(store, filter, cursor)?;
     let mut extractor = Extractor::default();
     let mut rows = Rows::new(format);
+    let mut lines = 0;
     while !extent.is_reached(rows.count, rows.bytes) {
         let line = match merge.next(Want::Lines)? {
             Some(Item::Line(line)) => line,
-            Some(Item::Passed | Item::Segment { .. }) => match sink.is_gone() {
+            Some(Item::Segment { .. }) => unreachable!("lines are wanted"),
+            Some(Item::Passed) => match sink.is_gone() {
                 true => return Err(QueryError::Gone),
                 false => continue,
             },
@@ -79,7 +81,8 @@ pub fn write(
             }),
         };
         let left = left.unwrap_or(Ok(None))?;
-        if sink.is_gone() {
+        lines += 1;
+        if lines % LINES_BETWEEN == 0 && sink.is_gone() {
             return Err(QueryError::Gone);
         }
         if left.is_some() {

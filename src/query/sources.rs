@@ -13,7 +13,7 @@ use crate::segment::name::{CoreIndex, SegmentName, is_segment};
 use crate::segment::open::OpenSegments;
 use crate::segment::reader::{Lines, ReadError, Shape};
 use crate::segment::writer::NAME_TRIES_MAX;
-use crate::sidecar::{self, LoadError, Sidecar};
+use crate::sidecar::{self, Sidecar};
 use crate::time::Timestamp;
 
 /// A segment's last line is received at most this long after the time in its name: the largest `FLUSH_SECS`,
@@ -195,10 +195,7 @@ impl Store {
         match sidecar::load(&self.fs, &name, stat) {
             Ok(sidecar) => sidecar,
             Err(error) => {
-                let cause = match &error {
-                    LoadError::Io(source) => Some(source.to_string()),
-                    LoadError::Damaged | LoadError::Stale => None,
-                };
+                let cause = error.cause();
                 tracing::warn!(name, what = %error, cause, "sidecar not used");
                 // Where a server's housekeeping makes the missing ones anew.
                 if !self.open.is_empty() && cause.is_none() {

@@ -30,7 +30,7 @@ use crate::idle;
 use crate::report::extract::{Extractor, Host, Reading};
 use crate::report::received_at;
 use crate::sidecar::{MINUTE_MS, Sidecar, outcomes};
-use crate::tally::{Cell, GroupName, Tally};
+use crate::tally::{Cell, GroupName, Pace, Tally};
 use crate::time::Timestamp;
 
 /// The most that the figures may take in memory.
@@ -41,11 +41,6 @@ const THREADS_MAX: usize = 4;
 
 /// How often segments may be removed while they are read before that is the answer.
 const TRIES_MAX: usize = 3;
-
-/// What is looked at seldom is looked at after so many lines, and behind each that is long: it may have brought many
-/// groups.
-pub(super) const LINES_BETWEEN: u64 = 64;
-pub(super) const LONG_LINE_BYTES: usize = 64 << 10;
 
 /// What samples are put together by.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -385,7 +380,7 @@ impl Worker<'_> {
     }
 
     /// The first line counts as the first, whatever it says.
-    fn note_left_out(&mut self, sidecar: &Sidecar) {
+    pub(super) fn note_left_out(&mut self, sidecar: &Sidecar) {
         let received = sidecar.received;
         if received.is_some_and(|times| self.work.filter.may_take_times(times)) {
             self.counted.note_first(received.map(|(first, _)| first));
@@ -427,12 +422,15 @@ impl Worker<'_> {
         };
         self.counted.decoded_segments += 1;
         let mut of_segment = Tally::default();
-        let mut count = 0;
+        let mut pace = Pace::default();
         let unreadable = |error| source.unreadable(error);
         while opened.lines.advance().map_err(unreadable)? {
             let line = opened.lines.line();
             let received = received_at(line).unwrap_or(opened.stat.modified);
-            count += 1;
+            if pace.is_due(line.len()) {
+                work.expect_going_on()?;
+                self.check_bytes(of_segment.bytes())?;
+            }
             if !work.filter.takes_time(received) {
                 continue;
             }
@@ -454,10 +452,6 @@ impl Worker<'_> {
             });
             if !work.filter.asks_for_names() {
                 self.counted.skipped_lines += u64::from(counted.is_none());
-            }
-            if count % LINES_BETWEEN == 0 || opened.lines.line().len() > LONG_LINE_BYTES {
-                work.expect_going_on()?;
-                self.check_bytes(of_segment.bytes())?;
             }
         }
         of_segment.compact();

@@ -1,14 +1,15 @@
 //! Makes the sidecars that are missing or wrong, one segment after the other.
 //!
 //! Each segment's sidecar is looked at once in the life of a process, and made if it is not as it should be, or
-//! if it is gone later. A segment that cannot be read gets none, and is not tried again before the next start.
+//! if it is gone later. A segment that is damaged gets none, and is not tried again before the next start; one that the
+//! system does not give is tried once a round, which ends when no other is left.
 
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
 use std::io;
 
-use super::{LoadError, Sidecar, load, store};
+use super::{Sidecar, load, store};
 use crate::catalog::Segment;
 use crate::disk::{Dir, Fs};
 use crate::segment::name::SegmentName;
@@ -22,6 +23,7 @@ const GO_MAX: usize = 16;
 pub struct Maker {
     /// Of the segments that have been looked at.
     known: BTreeMap<Box<str>, Known>,
+    round: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +31,12 @@ enum Known {
     /// It is as it should be.
     Good,
     /// There can be none.
-    Unreadable,
+    Damaged,
+    /// The system did not give the segment in this round.
+    Refused {
+        /// Which.
+        round: u64,
+    },
 }
 
 /// What a go has done.
@@ -124,11 +131,17 @@ impl Maker {
             };
             made.failed += 1;
             let cause = error.source().map(ToString::to_string);
-            tracing::warn!(name = %segment.name, %error, cause, "sidecar not made");
+            match self.known.get(&segment.name) {
+                // It has been said.
+                Some(Known::Refused { .. }) => {
+                    tracing::debug!(name = %segment.name, %error, cause, "sidecar still not made");
+                }
+                _ => tracing::warn!(name = %segment.name, %error, cause, "sidecar not made"),
+            }
+            let round = self.round;
             match error {
-                MakeError::Read(ReadError::Damaged(_)) => self.note(segment, Known::Unreadable),
-                // At the next go.
-                MakeError::Read(ReadError::Io(_)) => (),
+                MakeError::Read(ReadError::Damaged(_)) => self.note(segment, Known::Damaged),
+                MakeError::Read(ReadError::Io(_)) => self.note(segment, Known::Refused { round }),
                 MakeError::Store(_) | MakeError::NoSpace => {
                     made.halted = Some(Halt::Disk);
                     return made;
@@ -136,6 +149,7 @@ impl Maker {
             }
         }
         made.left = 0;
+        self.round += 1;
         made
     }
 
@@ -147,7 +161,8 @@ impl Maker {
         match self.known.get(&segment.name) {
             None => true,
             Some(Known::Good) => segment.sidecar_bytes.is_none(),
-            Some(Known::Unreadable) => false,
+            Some(Known::Damaged) => false,
+            Some(&Known::Refused { round }) => round < self.round,
         }
     }
 }
@@ -167,10 +182,7 @@ fn make(fs: &Fs, name: &str, free_bytes_min: u64) -> Result<Outcome, MakeError> 
         Ok(Some(_)) => return Ok(Outcome::Kept),
         Ok(None) => (),
         Err(error) => {
-            let cause = match &error {
-                LoadError::Io(source) => Some(source.to_string()),
-                LoadError::Damaged | LoadError::Stale => None,
-            };
+            let cause = error.cause();
             tracing::info!(name, what = %error, cause, "sidecar to be made again");
         }
     }

@@ -28,17 +28,17 @@ use crate::report::extract::{Extractor, Host};
 use crate::report::received_at;
 use crate::segment::name::sidecar_of;
 use crate::segment::reader::{Lines, ReadError};
-use crate::tally::{Cell, Outcome, Sketch, Tally};
+use crate::tally::{Cell, Outcome, Pace, Sketch, Tally};
 use crate::time::Timestamp;
 
 /// Cells of a sidecar are of so many milliseconds.
 pub const MINUTE_MS: u64 = 60_000;
 
 /// The most that the cells of a segment may take in memory.
-pub const TALLY_BYTES_MAX: usize = 8 << 20;
+pub const TALLY_BYTES_MAX: usize = 2 << 20;
 
 /// Longer files are none of ours.
-const FILE_BYTES_MAX: u64 = 16 << 20;
+const FILE_BYTES_MAX: u64 = 4 << 20;
 
 /// What the form is called. Another one is made again.
 const VERSION: u32 = 1;
@@ -124,6 +124,16 @@ impl fmt::Display for LoadError {
             LoadError::Damaged => "is damaged",
             LoadError::Stale => "is not of this segment",
         })
+    }
+}
+
+impl LoadError {
+    /// What the system said, if it was asked in vain.
+    pub fn cause(&self) -> Option<String> {
+        match self {
+            LoadError::Io(source) => Some(source.to_string()),
+            LoadError::Damaged | LoadError::Stale => None,
+        }
     }
 }
 
@@ -224,9 +234,16 @@ impl Sidecar {
             modified: None,
         };
         let mut extractor = Extractor::default();
+        let mut pace = Pace::default();
+        let is_too_much = |tally: &mut Tally| tally.bytes() > TALLY_BYTES_MAX;
         while lines.advance()? {
-            sidecar.add_line(lines.line(), modified, &mut extractor);
+            let line = lines.line();
+            sidecar.add_line(line, modified, &mut extractor);
+            if pace.is_due(line.len()) {
+                sidecar.hosts.take_if(is_too_much);
+            }
         }
+        sidecar.hosts.take_if(is_too_much);
         if let Some(hosts) = &mut sidecar.hosts {
             hosts.compact();
         }
@@ -253,10 +270,6 @@ impl Sidecar {
             }
         });
         self.skipped_lines += u64::from(read.is_none());
-        // Looked at now and then, since looking takes time.
-        if self.lines.is_multiple_of(64) || line.len() > 64 << 10 {
-            self.hosts.take_if(|tally| tally.bytes() > TALLY_BYTES_MAX);
-        }
     }
 
     /// As bytes of a file, for the segment that the system describes so.
@@ -272,7 +285,7 @@ impl Sidecar {
             hosts.sort_by(|a, b| a.host.cmp(&b.host));
             hosts
         });
-        let form = Form {
+        let mut form = Form {
             version: VERSION,
             segment: segment.to_owned(),
             file_bytes: stat.bytes,
@@ -284,14 +297,13 @@ impl Sidecar {
             t: self.t,
             hosts,
         };
-        let index = serde_json::value::to_raw_value(&form).expect("these are numbers and text");
-        let envelope = Envelope {
-            xxh64: spelled(index.get()),
-            index: &index,
-        };
-        let mut bytes = serde_json::to_vec(&envelope).expect("this is text");
-        bytes.push(b'\n');
-        bytes
+        let bytes = form.encode();
+        if bytes.len() as u64 <= FILE_BYTES_MAX {
+            return bytes;
+        }
+        // Names that take many escapes.
+        form.hosts = None;
+        form.encode()
     }
 
     fn decode(bytes: &[u8], segment: &str, stat: Stat) -> Result<Sidecar, LoadError> {
@@ -323,6 +335,19 @@ impl Sidecar {
             hosts,
             modified,
         })
+    }
+}
+
+impl Form {
+    fn encode(&self) -> Vec<u8> {
+        let index = serde_json::value::to_raw_value(self).expect("these are numbers and text");
+        let envelope = Envelope {
+            xxh64: spelled(index.get()),
+            index: &index,
+        };
+        let mut bytes = serde_json::to_vec(&envelope).expect("this is text");
+        bytes.push(b'\n');
+        bytes
     }
 }
 
