@@ -90,7 +90,7 @@ segments=("$data"/bare/*.jsonl.zst)
 echo "${#segments[@]} segments, $(du -sm "$data/bare" | cut -f1) MiB compressed" >&2
 
 target/bench-venv/bin/python - "$built/netwatch-server" "$data" "$rounds" <<'PYTHON'
-import json, os, resource, statistics, subprocess, sys, time
+import json, statistics, subprocess, sys, time
 import duckdb
 
 server, data, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -111,13 +111,20 @@ def timed(run):
     return run(), time.monotonic() - began
 
 
+# A process begins with the peak of the one that makes it, and this one has DuckDB in it.
+SMALL = """import os, sys
+pid = os.spawnvp(os.P_NOWAIT, sys.argv[1], sys.argv[1:])
+_, status, usage = os.wait4(pid, 0)
+sys.stderr.write(str(usage.ru_maxrss))
+sys.exit(status != 0)"""
+
+
 def cli(*arguments):
-    process = subprocess.Popen([server, "summary", "--json", *arguments], stdout=subprocess.PIPE)
-    out = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        sys.exit(f"summary ended with {status}")
-    return json.loads(out), usage.ru_maxrss / 1024
+    command = [sys.executable, "-S", "-c", SMALL, server, "summary", "--json", *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    if ended.returncode:
+        sys.exit(f"summary: {ended.stderr}")
+    return json.loads(ended.stdout), int(ended.stderr) / 1024
 
 
 kinds = {
