@@ -243,7 +243,7 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Bytes of text between two looks, which bring at most some 3 MB of cells.
+    /// Bytes of text between two looks, but for one line that may be longer.
     const BYTES_MAX: usize = 256 << 10;
 
     /// Whether it is time, with a line of this length gone by.
