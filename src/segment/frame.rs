@@ -140,6 +140,11 @@ async fn scan_frame<D: Disk>(
             let what = "block does not decode";
             return Ok(Ending::Damaged { what });
         };
+        // Where parts of a block are missing, and are zeros, the rest may decode all the same. No JSON text has one.
+        if memchr::memchr(0, decoded).is_some() {
+            let what = "a zero byte in the text";
+            return Ok(Ending::Damaged { what });
+        }
         source.consume(block_len);
         hash.update(decoded);
         text_bytes += decoded.len() as u64;

@@ -17,7 +17,7 @@ use netwatch_server::segment::recover::{Recovered, recover_entry};
 use netwatch_server::segment::writer::{Batch, Encoder, Frame, Reach, Writer};
 use xxhash_rust::xxh64::xxh64;
 
-use crate::reports::Generator;
+use crate::reports::{Generator, Random};
 
 /// Every way in which the process or the machine may end.
 pub(crate) fn crashes() -> Vec<Crash> {
@@ -27,6 +27,7 @@ pub(crate) fn crashes() -> Vec<Crash> {
         Unsynced::Kept,
         Unsynced::Half,
         Unsynced::Zeros,
+        Unsynced::Pieces,
     ] {
         for names in [
             Unsettled::Undone,
@@ -112,7 +113,11 @@ pub(crate) fn build(name: &str, level: i32, texts: &[String]) -> Built {
     block_on(async {
         let mut segment = Writer::create(&disk, &mut encoder, name).await.unwrap();
         let name = segment.name().to_owned();
-        let content = || disk.content(Dir::Open, &name).unwrap();
+        // Zeros may follow.
+        let content = |segment: &Writer<SimDisk>| {
+            let file = disk.content(Dir::Open, &name).unwrap();
+            file[..segment.file_bytes() as usize].to_vec()
+        };
         let mut commits = Vec::new();
         let mut text = String::new();
         for batch in texts {
@@ -126,13 +131,13 @@ pub(crate) fn build(name: &str, level: i32, texts: &[String]) -> Built {
             let committed = segment.commit(&disk, &mut encoder, &mut out, commit);
             committed.await.unwrap();
             text.push_str(batch);
-            commits.push((content().len(), text.len()));
+            commits.push((content(&segment).len(), text.len()));
         }
-        let open = content();
+        let open = content(&segment);
         segment.end(&disk, &mut encoder, &mut out).await.unwrap();
         Built {
             open,
-            whole: content(),
+            whole: content(&segment),
             text,
             commits,
         }
@@ -249,4 +254,37 @@ fn a_scan_tells_how_a_file_ends() {
     assert_eq!(with(b"x"), Ending::Trailing);
     assert_eq!(with(&built.whole), Ending::Trailing);
     assert_eq!(with(&[0; 9]), Ending::Zeros);
+}
+
+/// A disk writes the sectors of a commit in any order; those that are missing are zeros.
+#[test]
+fn a_commit_with_holes_is_not_taken_for_whole() {
+    let mut reports = Generator::new(1, 20);
+    let mut lines = |count| -> String {
+        let reports = (0..count).map(|_| reports.next_report("a client"));
+        let lines = reports.map(|report| String::from_utf8(report).unwrap() + "\n");
+        lines.collect()
+    };
+    let texts = [lines(3), lines(16)];
+    let built = build("reports-20260227T051434.123Z-c003.jsonl.zst", 1, &texts);
+    let begin = built.commits[0].0;
+    let mut random = Random::new(7);
+    for sector in [64, 512, 4096] {
+        let mut damaged = 0;
+        while damaged < 300 {
+            let mut file = built.open.clone();
+            for piece in file[begin..].chunks_mut(sector) {
+                if random.below(4) == 0 {
+                    piece.fill(0);
+                }
+            }
+            if file == built.open {
+                continue;
+            }
+            damaged += 1;
+            let (_, cut, text_bytes, _, text) = scanned(&file);
+            let kept = &text[..text_bytes as usize];
+            assert!(cut >= begin as u64 && built.text.as_bytes().starts_with(kept));
+        }
+    }
 }

@@ -19,6 +19,9 @@ use rustix::io::Errno;
 use super::Part;
 use crate::disk::{Dir, Entry, EntryKind};
 
+/// A sector of this disk: small, so that a small commit has several.
+const PIECE_BYTES: usize = 16;
+
 /// An open file.
 #[derive(Debug)]
 pub struct SimFile {
@@ -50,6 +53,8 @@ pub enum Unsynced {
     Half,
     /// The length had, the bytes had not: they are zero.
     Zeros,
+    /// The length had, and of the bytes every second piece: a disk writes its sectors in any order.
+    Pieces,
 }
 
 /// What becomes of names that are not synced.
@@ -362,9 +367,15 @@ impl SimInode {
             Unsynced::Lost => return self.platter.clone(),
             Unsynced::Kept => usize::MAX,
             Unsynced::Half => self.dirty_bytes() / 2,
-            Unsynced::Zeros => 0,
+            Unsynced::Zeros | Unsynced::Pieces => 0,
         };
         let mut file = self.clone();
+        if unsynced == Unsynced::Pieces {
+            for (index, dirty) in file.dirty.iter_mut().enumerate() {
+                *dirty &= (index / PIECE_BYTES).is_multiple_of(2);
+            }
+            file.sync(usize::MAX);
+        }
         file.sync(bytes_max);
         if unsynced == Unsynced::Half {
             let had = self.platter.len();
