@@ -8,7 +8,8 @@ use std::io::{self, Read};
 use std::sync::Arc;
 
 use super::{Filter, QueryError};
-use crate::disk::{Dir, Fs, Stat};
+use crate::disk::{Dir, Fs, Stat, block_on};
+use crate::segment::frame::scan;
 use crate::segment::name::{CoreIndex, SegmentName, is_segment};
 use crate::segment::open::OpenSegments;
 use crate::segment::reader::{Lines, ReadError, Shape};
@@ -248,7 +249,15 @@ impl Store {
                     // Asked now: what is committed is in the file. A core says what it writes before it writes,
                     // so one that nobody knows was empty when it was looked at, or is of an earlier process.
                     let committed = self.open.iter().find_map(|core| core.committed(&name));
-                    (Shape::Open, committed.unwrap_or(stat.bytes))
+                    let bytes = match committed {
+                        Some(bytes) => bytes,
+                        // Nobody says how far: up to its last whole line. What follows may be half written.
+                        None => {
+                            let scan = block_on(scan(&self.fs, &file, stat.bytes, |_| ()));
+                            scan.map_err(|error| failed(ReadError::Io(error)))?.cut
+                        }
+                    };
+                    (Shape::Open, bytes)
                 }
                 (_, Position::Ours(_)) => (Shape::Sealed, u64::MAX),
                 (_, Position::Foreign { .. }) => (Shape::Foreign, u64::MAX),

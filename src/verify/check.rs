@@ -13,6 +13,9 @@ use crate::time::Timestamp;
 /// Problems of a file that are described; more are only counted.
 pub const PROBLEMS_MAX: usize = 20;
 
+/// How often an open segment is read again whose end cannot be decoded, as long as it grows meanwhile.
+const IN_FLIGHT_TRIES_MAX: u32 = 8;
+
 /// What was found in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checked {
@@ -76,14 +79,24 @@ impl Checked {
 
 /// A segment of this server, sealed or open.
 fn check_ours(fs: &Fs, file: &File, segment: SegmentName, checked: &mut Checked) -> io::Result<()> {
-    let len = block_on(fs.len(file))?;
-    let mut lines = Lines::new(segment.time);
-    let scan = block_on(scan(fs, file, len, |text| lines.take(text, checked)))?;
-    (checked.lines, checked.text_bytes) = (scan.lines, scan.text_bytes);
-    let at = scan.understood;
-    match (scan.ending, checked.dir) {
+    let unread = checked.clone();
+    let mut ending = scan_ours(fs, file, segment, checked)?;
+    for _ in 0..IN_FLIGHT_TRIES_MAX {
+        let (Ending::Damaged { .. }, Dir::Open) = (&ending.1, checked.dir) else {
+            break;
+        };
+        // A block that is being written looks like that; a little later it is whole.
+        let found = ending.0;
+        *checked = unread.clone();
+        ending = scan_ours(fs, file, segment, checked)?;
+        if ending.0 == found {
+            break;
+        }
+    }
+    let (at, ending) = ending;
+    match (ending, checked.dir) {
         (Ending::Whole, _) => {
-            if scan.lines == 0 {
+            if checked.lines == 0 {
                 checked.note("holds no line".to_owned());
             }
         }
@@ -97,6 +110,20 @@ fn check_ours(fs: &Fs, file: &File, segment: SegmentName, checked: &mut Checked)
         (Ending::Damaged { what }, _) => checked.note(format!("{what}, at byte {at}")),
     }
     Ok(())
+}
+
+/// Checks the lines of a segment; returns how many bytes of it were understood, and how they end.
+fn scan_ours(
+    fs: &Fs,
+    file: &File,
+    segment: SegmentName,
+    checked: &mut Checked,
+) -> io::Result<(u64, Ending)> {
+    let len = block_on(fs.len(file))?;
+    let mut lines = Lines::new(segment.time);
+    let scan = block_on(scan(fs, file, len, |text| lines.take(text, checked)))?;
+    (checked.lines, checked.text_bytes) = (scan.lines, scan.text_bytes);
+    Ok((scan.understood, scan.ending))
 }
 
 /// Splits decoded text into lines and checks each.
