@@ -27,9 +27,8 @@ use crate::rt::{self, JoinHandle, Panicked};
 use crate::segment::name::{CoreIndex, SegmentName};
 use crate::segment::open::{OpenSegment, OpenSegments};
 use crate::segment::recover::PROBE_PREFIX;
-use crate::segment::writer::{
-    self, Abandoned, Encoder, Frame, Reach, WriteError, Writer, reserve_space,
-};
+use crate::segment::space::reserve_space;
+use crate::segment::writer::{self, Abandoned, Encoder, Frame, Reach, WriteError, Writer};
 use crate::shard::{Batch, Fate, Reason, Refusal, Shard, Step, Then};
 use crate::time::Now;
 

@@ -101,6 +101,7 @@ impl Disk for CountingDisk {
         len(file: &File) -> io::Result<u64>;
         read_at(file: &File, bytes: Vec<u8>, offset: u64) -> io::Result<Vec<u8>>;
         reserve(file: &File, offset: u64, len: u64) -> io::Result<()>;
+        write_zeros(file: &File, offset: u64, len: u64) -> io::Result<()>;
         truncate(file: &File, len: u64) -> io::Result<()>;
         rename(from: (Dir, &str), to: (Dir, &str)) -> io::Result<()>;
         remove(dir: Dir, name: &str) -> io::Result<()>;

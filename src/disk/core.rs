@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-use super::fs::reserve_now;
+use super::fs::{reserve_now, write_zeros_now};
 use super::{Dir, Disk, Entry, Fs, block_on};
 use crate::metrics::core::Meter;
 use crate::rt::Driver;
@@ -107,6 +107,11 @@ impl Disk for CoreDisk {
 
     async fn reserve(&self, file: &CoreFile, offset: u64, len: u64) -> io::Result<()> {
         self.call_on(file, move |file| reserve_now(file, offset, len))
+            .await
+    }
+
+    async fn write_zeros(&self, file: &CoreFile, offset: u64, len: u64) -> io::Result<()> {
+        self.call_on(file, move |file| write_zeros_now(file, offset, len))
             .await
     }
 

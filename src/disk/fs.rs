@@ -403,6 +403,18 @@ pub(super) fn reserve_now(file: &File, offset: u64, len: u64) -> io::Result<()> 
     }
 }
 
+/// [`Disk::write_zeros`] on a file of the file system.
+pub(super) fn write_zeros_now(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    const ZEROS: &[u8] = &[0; 64 << 10];
+    let mut done = 0;
+    while done < len {
+        let count = (len - done).min(ZEROS.len() as u64);
+        file.write_all_at(&ZEROS[..count as usize], offset + done)?;
+        done += count;
+    }
+    Ok(())
+}
+
 /// Makes a directory and the missing ones above it, each one's name durable.
 fn create_dir_durably(path: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(DIR_MODE).create(path) {
@@ -459,6 +471,10 @@ impl Disk for Fs {
 
     async fn reserve(&self, file: &File, offset: u64, len: u64) -> io::Result<()> {
         reserve_now(file, offset, len)
+    }
+
+    async fn write_zeros(&self, file: &File, offset: u64, len: u64) -> io::Result<()> {
+        write_zeros_now(file, offset, len)
     }
 
     async fn write_all_at(

@@ -109,6 +109,10 @@ pub trait Disk {
     /// nothing, and a write may then find the disk full.
     async fn reserve(&self, file: &Self::File, offset: u64, len: u64) -> io::Result<()>;
 
+    /// Writes zeros to `len` bytes from `offset`, which the file's length then covers. Once they are synced, a write
+    /// in their place changes no metadata, and [`Disk::sync_data`] has only bytes to make durable.
+    async fn write_zeros(&self, file: &Self::File, offset: u64, len: u64) -> io::Result<()>;
+
     /// Writes all of `bytes` at `offset`; the buffer comes back in any case.
     async fn write_all_at(
         &self,

@@ -8,7 +8,7 @@
 //!
 //! `reserve` may fail and be tried again: the encoder has not seen the batch. After an error of `append`
 //! or `sync` the file is never written again by this writer: `abandon` says up to where it is committed.
-//! Invariant: `committed <= end <= reserved`.
+//! Invariant: `committed <= end`; what follows is `space`'s.
 
 use std::fmt;
 use std::io;
@@ -19,11 +19,9 @@ use zstd::zstd_safe::{
 };
 
 use super::name::SegmentName;
+use super::space::{Behind, Space, Wanted};
 use super::{CHECKSUM_BYTES, LAST_BLOCK};
 use crate::disk::{Dir, Disk};
-
-/// Space is reserved in steps of this many bytes, so that most commits need no call for it.
-const RESERVE_STEP_BYTES: u64 = 1 << 20;
 
 /// The longest stretch of compression between two writes, where other tasks of the core may run: about
 /// half a millisecond at level 1, more at higher levels.
@@ -186,8 +184,8 @@ pub struct Writer<D: Disk> {
     committed: u64,
     /// Bytes of the file that are written.
     end: u64,
-    /// Bytes for which the file has space.
-    reserved: u64,
+    /// What the file has behind them.
+    space: Space,
     lines: u64,
     text_bytes: u64,
 }
@@ -235,7 +233,7 @@ impl<D: Disk> Writer<D> {
             name,
             committed: 0,
             end: 0,
-            reserved: 0,
+            space: Space::default(),
             lines: 0,
             text_bytes: 0,
         })
@@ -289,16 +287,13 @@ impl<D: Disk> Writer<D> {
         text_bytes: usize,
         free_bytes_min: u64,
     ) -> Result<(), WriteError> {
-        let needed = self.end + encoded_bytes_max(text_bytes) as u64;
-        if needed <= self.reserved {
-            return Ok(());
-        }
-        let reserved = needed.next_multiple_of(RESERVE_STEP_BYTES);
-        let more = reserved - self.reserved;
-        let space = reserve_space(disk, &self.file, self.reserved, more, free_bytes_min).await;
-        space.map_err(failed("reserve space for", Dir::Open, &self.name))?;
-        self.reserved = reserved;
-        Ok(())
+        let wanted = Wanted {
+            end: self.end,
+            commit_bytes_max: encoded_bytes_max(text_bytes) as u64,
+            free_bytes_min,
+        };
+        let ready = self.space.make_ready(disk, &self.file, wanted).await;
+        ready.map_err(failed("reserve space for", Dir::Open, &self.name))
     }
 
     /// Commits a batch of whole lines: compress, write, and sync if the reach says so. Ends the frame as
@@ -330,6 +325,9 @@ impl<D: Disk> Writer<D> {
         }
         if batch.reach == Reach::Durable || batch.frame == Frame::Ends {
             self.sync(disk).await?;
+        }
+        if batch.reach == Reach::Durable {
+            self.space.note_synced(self.end - self.committed);
         }
         self.committed = self.end;
         self.lines += u64::from(batch.lines);
@@ -406,9 +404,13 @@ impl<D: Disk> Writer<D> {
     /// It may be in `.open`, in the data directory, or seen in both after a power cut: recovery settles
     /// that.
     pub async fn seal(self, disk: &D) -> Result<Sealed, WriteError> {
-        if self.reserved > self.end {
+        let behind = self.space.behind(self.end);
+        if behind != Behind::Nothing {
             let trimmed = disk.truncate(&self.file, self.end).await;
             trimmed.map_err(failed("trim", Dir::Open, &self.name))?;
+        }
+        if behind == Behind::Zeros {
+            self.sync(disk).await?;
         }
         let name = publish(disk, &self.name).await?;
         Ok(Sealed {
@@ -472,20 +474,4 @@ pub(super) async fn publish<D: Disk>(disk: &D, open_name: &str) -> Result<String
         synced.map_err(failed("sync the name of", dir, &name))?;
     }
     Ok(name)
-}
-
-/// Reserves `len` bytes from `offset` if more than `free_bytes_min` stay free.
-pub(crate) async fn reserve_space<D: Disk>(
-    disk: &D,
-    file: &D::File,
-    offset: u64,
-    len: u64,
-    free_bytes_min: u64,
-) -> io::Result<()> {
-    let free = disk.free_bytes().await?;
-    if free < free_bytes_min.saturating_add(len) {
-        let message = format!("{free} bytes are free, {free_bytes_min} are to stay so");
-        return Err(io::Error::new(io::ErrorKind::StorageFull, message));
-    }
-    disk.reserve(file, offset, len).await
 }

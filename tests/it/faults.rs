@@ -369,6 +369,8 @@ async fn workload_operations(setup: Setup) -> usize {
     assert_eq!(ended.abandoned, []);
     ended.check_salvaged();
     assert_eq!(ended.journal.acked().len(), TASKS * LINES);
+    let has_zeros = disk.log().contains(&"write_zeros");
+    assert_eq!(has_zeros, setup.reach == Reach::Durable);
     disk.log().len()
 }
 

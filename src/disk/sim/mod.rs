@@ -287,6 +287,17 @@ impl Disk for SimDisk {
             .await
     }
 
+    async fn write_zeros(&self, file: &SimFile, offset: u64, len: u64) -> io::Result<()> {
+        let act = |media: &mut Media, part| {
+            let len = match part {
+                Part::Half => len / 2,
+                _ => len,
+            };
+            media.write(file, &vec![0; len as usize], offset as usize)
+        };
+        self.perform("write_zeros", act).await
+    }
+
     async fn write_all_at(
         &self,
         file: &SimFile,
