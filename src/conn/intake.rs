@@ -22,8 +22,10 @@ use crate::api::reject::{Part, Rejection};
 use crate::api::reports::{self, Announced, Judge, Judged};
 use crate::http::body::{BodyError, ChunkedDecoder, Framing, Progress};
 use crate::http::coding::{self, Coding, CodingError, Decoder};
+use crate::http::response::Terms;
 use crate::limit::Network;
 use crate::live::Live;
+use crate::metrics::core::Nanos;
 use crate::pool::READ_BYTES;
 use crate::report::REPORT_BYTES_MAX;
 use crate::report::batch::Shape;
@@ -39,14 +41,20 @@ enum Body {
 }
 
 /// What is due to a client whose reports the shard has: when the ticket is, this answer.
-struct Taken {
+pub(super) struct Taken {
     ticket: Ticket,
     reports: u64,
     answer: Cow<'static, [u8]>,
 }
 
+/// What a client is told whose reports are as safe as the ack level says.
+pub(super) struct Answered {
+    reports: u64,
+    answer: Cow<'static, [u8]>,
+}
+
 /// A refused body, and its answer.
-struct Refused {
+pub(super) struct Refused {
     rejection: Rejection,
     /// How many reports are refused for it; for none there is another reason each.
     reports: u64,
@@ -110,11 +118,15 @@ impl Connection {
         } else {
             self.leave_large_buffer();
         }
-        let answered = self.await_commit(taken).await;
-        if answered.is_ok() {
-            meter.metrics.ack.observe((meter.clock)() - received_at);
-        }
-        self.answer_taken(request, answered).await
+        let taken = match self.put_off(request, shape, taken, received_at) {
+            Ok(()) => return Ok(()),
+            Err(taken) => taken,
+        };
+        let answered = self.await_commit(taken, received_at).await;
+        let mut answer = self.begin_answer().await;
+        let last = self.last_terms(request.terms);
+        self.render_taken(last.terms, answered, &mut answer);
+        self.send(answer, last).await
     }
 
     /// Moves what belongs to the next request to a buffer of its own, if there was a large body in front of
@@ -137,47 +149,46 @@ impl Connection {
     }
 
     /// Waits as long as the ack level asks for: the answer that is due then, and for how many reports.
-    async fn await_commit(
+    pub(super) async fn await_commit(
         &mut self,
         taken: Result<Taken, Refused>,
-    ) -> Result<(Cow<'static, [u8]>, u64), Refused> {
+        received_at: Nanos,
+    ) -> Result<Answered, Refused> {
         let answer_bytes = match &taken {
             Ok(taken) => taken.answer.len(),
             Err(refused) => refused.answer.len(),
         };
         // With its copy that is being sent: a verdict on each of many items takes room.
         self.note_reading(self.reading_bytes.get() + 2 * answer_bytes as u64);
-        match taken {
-            Ok(taken) if self.shared.answers_at_once() => {
-                drop(taken.ticket);
-                Ok((taken.answer, taken.reports))
-            }
-            Ok(Taken {
-                ticket,
+        let Taken {
+            ticket,
+            reports,
+            answer,
+        } = taken?;
+        if self.shared.answers_at_once() {
+            drop(ticket);
+        } else if let Err(refusal) = self.stream.leave(ticket).await {
+            return Err(Refused {
                 reports,
-                answer,
-            }) => match self.stream.leave(ticket).await {
-                Ok(()) => Ok((answer, reports)),
-                Err(refusal) => Err(Refused {
-                    reports,
-                    ..Refused::from(Rejection::Shard(refusal))
-                }),
-            },
-            Err(refused) => Err(refused),
+                ..Refused::from(Rejection::Shard(refusal))
+            });
         }
+        let meter = &self.shared.parts.meter;
+        meter.metrics.ack.observe((meter.clock)() - received_at);
+        Ok(Answered { reports, answer })
     }
 
-    async fn answer_taken(
-        &mut self,
-        request: &Request,
-        answered: Result<(Cow<'static, [u8]>, u64), Refused>,
-    ) -> Result<(), End> {
+    pub(super) fn render_taken(
+        &self,
+        terms: Terms,
+        answered: Result<Answered, Refused>,
+        out: &mut Vec<u8>,
+    ) {
         match answered {
-            Ok((answer, reports)) => {
+            Ok(Answered { reports, answer }) => {
                 self.shared.parts.meter.metrics.stored.add(reports);
                 self.note_ok();
-                self.answer(request.terms, json(StatusCode::OK, &answer))
-                    .await
+                self.render(terms, json(StatusCode::OK, &answer), out);
             }
             Err(Refused {
                 rejection,
@@ -186,8 +197,7 @@ impl Connection {
             }) => {
                 self.note_refused(&rejection, reports);
                 let field = rejection.field();
-                let response = rejected(&rejection, &answer, &field);
-                self.answer(request.terms, response).await
+                self.render(terms, rejected(&rejection, &answer, &field), out);
             }
         }
     }

@@ -13,8 +13,10 @@
 //! refused before its body is read is answered at once; a short body is then skipped, for a longer one the
 //! connection ends, lingering so that the answer is not lost to a reset (RFC 9112 §9.6).
 //!
-//! Bodies and what is in them are `intake`'s.
+//! Bodies and what is in them are `intake`'s. Reports that came with others behind them (RFC 9112 §9.3.2) wait
+//! for their commit together, in `due`.
 
+mod due;
 mod intake;
 
 use std::cell::{Cell, RefCell};
@@ -26,6 +28,8 @@ use std::time::Duration;
 
 use ::http::StatusCode;
 use bytes::{Buf, BytesMut};
+
+use self::due::Due;
 
 use crate::api::cors::{self, Origin, Verdict};
 use crate::api::forwarded;
@@ -200,6 +204,14 @@ struct Request {
     counted_for: Option<(Network, Rc<Live>)>,
 }
 
+/// The terms of an answer behind which nothing is queued.
+#[derive(Clone, Copy)]
+struct LastTerms {
+    terms: Terms,
+    /// Whether the connection ends because the core drains.
+    is_our_end: bool,
+}
+
 /// Serves a connection to its end.
 pub async fn serve(stream: Stream, peer: Peer, shared: Rc<Shared>) {
     let mut connection = Connection {
@@ -210,6 +222,7 @@ pub async fn serve(stream: Stream, peer: Peer, shared: Rc<Shared>) {
         reading_bytes: Cell::new(0),
         origin: Origin::default(),
         label: Label::None,
+        due: Vec::new(),
         shared,
     };
     let end = connection.serve().await;
@@ -233,6 +246,8 @@ struct Connection {
     /// Of the request being served.
     origin: Origin,
     label: Label,
+    /// Reports whose answers go with the next one, in this order: `due.len() <= DUE_MAX`.
+    due: Vec<Due>,
     shared: Rc<Shared>,
 }
 
@@ -404,7 +419,7 @@ impl Connection {
     /// Sends `100 Continue` to a client that waits for it.
     async fn invite_body(&mut self, request: &Request) -> Result<(), End> {
         if request.expect == Expect::Continue {
-            let mut answer = self.shared.pool.take_scratch();
+            let mut answer = self.begin_answer().await;
             answer.extend_from_slice(response::CONTINUE);
             self.write(answer).await?;
             self.stream.set_deadline(self.shared.deadlines().body_ms);
@@ -425,6 +440,10 @@ impl Connection {
         let wanted = (self.buffer.capacity() + more) as u64 + beside;
         if let Err(rejection) = self.claim(wanted) {
             return Ok(Err(rejection));
+        }
+        // The client may wait for its answers before it sends the rest.
+        if !self.due.is_empty() {
+            Box::pin(self.answer_due(part)).await?;
         }
         let mut buffer = std::mem::take(&mut self.buffer);
         if buffer.capacity() == 0 {
@@ -561,7 +580,25 @@ impl Connection {
         }
     }
 
-    async fn answer(&mut self, mut terms: Terms, response: Response<'_>) -> Result<(), End> {
+    async fn answer(&mut self, terms: Terms, response: Response<'_>) -> Result<(), End> {
+        let mut answer = self.begin_answer().await;
+        let last = self.last_terms(terms);
+        self.render(last.terms, response, &mut answer);
+        self.send(answer, last).await
+    }
+
+    /// A buffer for an answer, with those of the reports in front of it.
+    async fn begin_answer(&mut self) -> Vec<u8> {
+        let mut answer = self.shared.pool.take_scratch();
+        if !self.due.is_empty() {
+            // In a box, as what is rare takes its room in the task of every connection.
+            Box::pin(self.render_due(&mut answer)).await;
+        }
+        answer
+    }
+
+    /// How the connection goes on behind an answer that is sent now.
+    fn last_terms(&self, mut terms: Terms) -> LastTerms {
         // Now and not when the head came: a drain may have begun since. What the client has sent
         // already is still answered.
         let drains = self.shared.stay.get() == Persistence::Close;
@@ -569,14 +606,20 @@ impl Connection {
         if is_our_end {
             terms.persistence = Persistence::Close;
         }
-        let mut answer = self.shared.pool.take_scratch();
+        LastTerms { terms, is_our_end }
+    }
+
+    fn render(&self, terms: Terms, response: Response<'_>, answer: &mut Vec<u8>) {
         let date = self.shared.date.get();
-        response.write(terms, &date, &self.origin.fields(), &mut answer);
+        response.write(terms, &date, &self.origin.fields(), answer);
+    }
+
+    async fn send(&mut self, answer: Vec<u8>, last: LastTerms) -> Result<(), End> {
         self.write(answer).await?;
-        match terms.persistence {
+        match last.terms.persistence {
             Persistence::KeepAlive => Ok(()),
             // More has come, or may be on its way: it belongs to a request that is not answered.
-            Persistence::Close if is_our_end || !self.buffer.is_empty() => Err(End::Linger),
+            Persistence::Close if last.is_our_end || !self.buffer.is_empty() => Err(End::Linger),
             Persistence::Close => Err(End::Closed),
         }
     }

@@ -13,6 +13,7 @@ both_drivers!(
     bodies_at_the_limit,
     content_codings,
     many_pipelined_requests,
+    pipelined_reports_share_a_commit,
     a_body_that_is_there_is_not_invited,
     early_refusals_reach_a_client_that_keeps_sending,
     slow_clients,
@@ -369,6 +370,58 @@ fn many_pipelined_requests(driver: Driver) {
     client.expect_kept();
     drop(client);
     assert_eq!(stored(server), vec![report("c"); 1000]);
+}
+
+/// Different answers in between keep their order, and each its own fields; what comes last may be half a request.
+fn pipelined_reports_share_a_commit(driver: Driver) {
+    let server = Server::start(driver, &[("WORKERS", "1")]);
+    let mut client = server.connect();
+    let of_page = format!("Origin: https://a.example\r\nContent-Length: {}\r\n", 2);
+    let half = post(report("half").as_bytes());
+    let sent: Vec<u8> = [
+        post(report("a").as_bytes()),
+        post(report("b").as_bytes()),
+        request(&of_page, "{}").into_bytes(),
+        post(report("c").as_bytes()),
+        b"GET /.well-known/healthcheck HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(),
+        post(report("d").as_bytes()),
+        post(report("e").as_bytes()),
+        half[..half.len() / 2].to_vec(),
+    ]
+    .concat();
+    client.send(&sent).expect("the requests are taken");
+    for _ in ["a", "b"] {
+        let answer = client.answer();
+        expect_answer(&answer, 200, OK);
+        assert_eq!(answer.field("access-control-allow-origin"), None);
+    }
+    let refused = client.answer();
+    assert_eq!(refused.status, 400);
+    let allowed = refused.field("access-control-allow-origin");
+    assert_eq!(allowed, Some("https://a.example"));
+    expect_answer(&client.answer(), 200, OK);
+    let health = client.answer();
+    assert_eq!(
+        (health.status, health.text().contains("uptime_seconds")),
+        (200, true)
+    );
+    for _ in ["d", "e"] {
+        expect_answer(&client.answer(), 200, OK);
+    }
+    client
+        .send(&half[half.len() / 2..])
+        .expect("the rest is taken");
+    expect_answer(&client.answer(), 200, OK);
+    client.expect_kept();
+    drop(client);
+    let metrics = server.metrics();
+    // Those in front of the refusal, the one in front of the health, the last two, the half one.
+    assert!(metrics.sum(&["netwatch_commits_total", "committed"]) <= 4);
+    assert_eq!(metrics.sum(&["netwatch_ack_seconds_count"]), 6);
+    assert_eq!(
+        stored(server),
+        ["a", "b", "c", "d", "e", "half"].map(report)
+    );
 }
 
 /// Whether it is there when the head is looked at is not for a client to know.
