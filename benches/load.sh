@@ -1,40 +1,66 @@
 #!/usr/bin/env bash
-# Measures the server under load, beside the floor: a bare server on the same runtime that reads the body
-# and answers 200 (benches/floor.rs).
+# Measures the server under load, beside what no server can do without. README quotes its ratios.
 #
 #   bash benches/load.sh [OPTION]…
 #
+#   --sections LIST   of load,workers                      (all)
 #   --seconds N       seconds of load per measurement      (3)
-#   --rounds N        measurements per line of the table   (3; the table has the medians)
+#   --rounds N        measurements per line of a table     (5; the tables have the medians)
 #   --sizes LIST      report sizes, of 2KB,13KB,62KB       (all)
 #   --connections LIST                                     (64,256)
 #   --acks LIST       of buffered,written,durable          (all)
 #   --data DIR        where segments go                    (target/bench-data; removed at the end)
-#   --port N          a free port                          (18080)
-#   --no-memory       leave out the memory measurements
+#   --port N          a free port, and the one after it    (18080)
 #
-# The server has one worker on CPU 0 and the load generator CPU 1, so two CPUs must be free; whatever else
-# runs on them shows in requests/s and latency. The lines of the table take turns, so that what changes over
-# time changes all of them: trust ratios, not figures. CPU is user and system time of the whole process,
-# kernel workers included, per report. `limit` is floor + simd-json + zstd level 1 for the same bytes, and
-# `cpu/limit` what the server spends per report as a multiple of it.
+# What is compared takes turns in every round, so that what changes over time changes all of it: trust ratios,
+# not figures. Two CPUs must be free; whatever else runs on them shows in reports/s and latency.
 #
-# Needs oha, jq and taskset.
+# load: one worker on CPU 0, the load generator on CPU 1, as fast as they go.
+#
+#   server      the floor, a bare server on the same runtime that reads the body and answers 200
+#               (benches/floor.rs), or this server with an ack level
+#   CPU us      per report: user and system time of the whole process, kernel workers included, but for the
+#               thread that makes sidecars, in time that nobody else wants (SCHED_IDLE),
+#   sidecars    which has this column
+#   limit       the floor's CPU, the one-pass check as the server has it, and zstd level 1 for the same bytes;
+#               simd-json is what any other parser would be up against. Compressing is tuned to reports, and in
+#               batches: the server may be below its limit.
+#   /limit      CPU us, by that
+#   /buffered   reports/s, by those of `buffered`
+#
+# A second table compares the wait for `durable` with the disk. Right after each of its measurements, and in the
+# same directory, as many bytes as a commit has on average are appended to a file and synced, 1000 times, with
+# nothing else running.
+#
+#   reports, KB     in a commit, as compressed
+#   bare ms         write and fdatasync together, median and 99th percentile
+#   CPU ms          of a commit's reports: CPU us by their number
+#   ack ms          from a report's last byte to its answer, by the server: mean, and 99th percentile, which is
+#                   interpolated between the bounds of its histogram, 2 to 2.5 apart
+#   allowed         three times the bare 99th percentile, and the CPU of a commit
+#   /allowed        the 99th percentile of ack, by that
+#   client          the same percentile as the load generator sees it, its own queue included
+#
+# workers: `buffered` and `durable` with 13 KB, one worker beside two on CPUs 0 and 1. The load generator may use
+# both CPUs as well, and offers a rate that keeps none of them busy: 3000 reports/s from 64 connections for each
+# worker. What then differs is what workers, and twice the load generator, take from each other; with `durable`
+# also the disk, which they share: the slower it is, the larger are commits and the less is a report's share.
+#
+# All of it takes some 12 minutes. Needs oha, jq, curl and taskset.
 set -euo pipefail
+shopt -s inherit_errexit
 cd "$(dirname "$0")/.."
 
-seconds=3 rounds=3 sizes=2KB,13KB,62KB connections=64,256 acks=buffered,written,durable
-data=target/bench-data port=18080 memory=yes
+sections=load,workers seconds=3 rounds=5 sizes=2KB,13KB,62KB connections=64,256 acks=buffered,written,durable
+data=target/bench-data port=18080
+rate=3000 # reports/s for each of the workers, in that section
+syncs=1000
 
 while (($#)); do
     case $1 in
-        --seconds | --rounds | --sizes | --connections | --acks | --data | --port)
+        --sections | --seconds | --rounds | --sizes | --connections | --acks | --data | --port)
             declare "${1#--}=${2?$1: expected a value}"
             shift 2
-            ;;
-        --no-memory)
-            memory=no
-            shift
             ;;
         *)
             sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2
@@ -45,167 +71,196 @@ done
 IFS=, read -ra sizes <<<"$sizes"
 IFS=, read -ra connections <<<"$connections"
 IFS=, read -ra acks <<<"$acks"
-declare -A samples=([2KB]=1 [13KB]=20 [62KB]=100)
 
-for tool in oha jq taskset; do
-    command -v "$tool" >/dev/null || { echo "$tool is not installed" >&2; exit 1; }
-done
+# shellcheck source=benches/server.sh
+. benches/server.sh
+need oha jq curl taskset
+build
 
-cargo build --release --quiet --bin netwatch-server --example floor --example parts
-built=$PWD/target/release
-scratch=$(mktemp -d)
-server= # the process that is measured
-clients= # the process that holds idle connections
-
-stop() {
-    local process
-    for process in $clients $server; do
-        kill "$process" 2>/dev/null || true
-        wait "$process" 2>/dev/null || true
-    done
-    server='' clients=''
-    rm -rf "$data"
-}
-trap 'stop; rm -rf "$scratch"' EXIT
-
-# Starts KIND, `floor` or an ack level, with so many WORKERS on CPUS.
-start() {
-    local kind=$1 workers=$2 cpus=$3 tries=0
-    if [[ $kind == floor ]]; then
-        "$built/examples/floor" --cpu "$cpus" --port "$port" &
-    else
-        ACK=$kind WORKERS=$workers HOST=127.0.0.1 PORT=$port ADMIN_ADDR=off DATA_DIR=$data LOG_FORMAT=text \
-            taskset -c "$cpus" "$built/netwatch-server" >"$scratch/log" 2>&1 &
-    fi
-    server=$!
-    until (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
-        if ((++tries > 200)) || ! kill -0 "$server" 2>/dev/null; then
-            echo "$kind does not listen on port $port" >&2
-            cat "$scratch/log" >&2 || true
-            exit 1
-        fi
-        sleep 0.05
-    done
-}
-
-# Loads the server for SECONDS with CONNECTIONS that post reports of SIZE; oha's summary goes to stdout.
-load() {
-    taskset -c 1 oha --no-tui --output-format json --worker-threads 1 -w -z "$1s" -c "$2" \
-        -m POST -T text/plain -Z "$scratch/$3" "http://127.0.0.1:$port/api/v1/reports"
-}
-
-# User and system time of the server's threads, in clock ticks.
-cpu_ticks() {
-    local fields
+# CPU time in µs that the server's process has taken but for housekeeping, and what housekeeping has.
+cpu_us() {
+    local housekeeping ticks
+    housekeeping=$(threads | awk '$2 == "housekeeping" { us = $3 / 1000 } END { printf "%.0f", us }')
     # The name in parentheses may have blanks in it.
-    fields=$(sed 's/.*) //' "/proc/$server/stat")
-    awk '{ print $12 + $13 }' <<<"$fields"
+    ticks=$(sed 's/.*) //' "/proc/$server/stat" | awk '{ print $12 + $13 }')
+    echo "$((ticks * 1000000 / $(getconf CLK_TCK) - housekeeping)) $housekeeping"
 }
 
-rss_kib() {
-    awk '$1 == "VmRSS:" { print $2 }' "/proc/$server/status"
+# Keeps what the server counts as FILE.
+scrape() {
+    curl -sf -o "$scratch/$1" "http://127.0.0.1:$((port + 1))/metrics"
 }
 
-# One measurement: a line `SIZE CONNECTIONS KIND requests/s p50 p99 p99.9 CPU-µs RSS-MiB` to the results.
-measure() {
-    local size=$1 count=$2 kind=$3 before after
-    start "$kind" 1 0
-    load 0.5 "$count" "$size" >/dev/null
-    before=$(cpu_ticks)
-    load "$seconds" "$count" "$size" >"$scratch/summary"
-    after=$(cpu_ticks)
-    if ! jq -e '.statusCodeDistribution | keys == ["200"]' "$scratch/summary" >/dev/null; then
-        echo "$kind, $size, $count connections: not every answer was a 200:" >&2
-        jq -c '.statusCodeDistribution, .errorDistribution' "$scratch/summary" >&2
-        exit 1
-    fi
-    jq -r --arg line "$size $count $kind" --argjson rss "$(rss_kib)" \
-        --argjson cpu_us "$(((after - before) * 1000000 / $(getconf CLK_TCK)))" '
+# What changed from the scrape `before` to `after`: commits, lines, compressed bytes, mean ms of an ack, p99.
+commits() {
+    awk '
+        /^#/ { next }
+        { name = $1; sub(/\{.*/, "", name) }
+        FNR == NR { had[$1] = $2; next }
+        { more = $2 - had[$1] }
+        /outcome="committed"/ { commits += more }
+        name == "netwatch_stored_lines_total" { lines += more }
+        /form="compressed"/ { bytes += more }
+        name == "netwatch_ack_seconds_sum" { sum = more }
+        name == "netwatch_ack_seconds_count" { count = more }
+        name == "netwatch_ack_seconds_bucket" {
+            split($1, part, "\"")
+            bound[++buckets] = part[2]
+            upto[buckets] = more
+        }
+        END {
+            for (b = 1; upto[b] < 0.99 * count; b++);
+            share = (0.99 * count - upto[b - 1]) / (upto[b] - upto[b - 1])
+            p99 = bound[b - 1] + (bound[b] - bound[b - 1]) * share
+            print commits, lines, bytes, sum / count * 1000, p99 * 1000
+        }' "$scratch/before" "$scratch/after"
+}
+
+# Loads a server that has just started for so many seconds, with the other arguments of `load`. Prints
+# `reports/s p50-ms p99-ms p99.9-ms CPU-µs housekeeping-µs RSS-MiB`.
+cost() {
+    local before after
+    load 0.5 "${@:2}"
+    before=$(cpu_us)
+    load "$@"
+    after=$(cpu_us)
+    jq -r --arg before "$before" --arg after "$after" --argjson rss "$(rss_kib)" '
+        def us($text): $text | split(" ") | map(tonumber);
         .statusCodeDistribution["200"] as $reports | .latencyPercentiles as $late |
-        [$line, $reports / .summary.total, $late.p50 * 1000, $late.p99 * 1000, $late["p99.9"] * 1000,
-            $cpu_us / $reports, $rss / 1024] | map(tostring) | join(" ")' \
-        "$scratch/summary" >>"$scratch/results"
-    stop
+        ([us($before), us($after)] | transpose | map((.[1] - .[0]) / $reports)) as $cpu |
+        [$reports / .summary.total, $late.p50 * 1000, $late.p99 * 1000, $late["p99.9"] * 1000, $cpu[], $rss / 1024] |
+        map(tostring) | join(" ")' "$scratch/summary"
 }
 
-for size in "${sizes[@]}"; do
-    "$built/examples/parts" bodies "${samples[$size]?$size: expected 2KB, 13KB or 62KB}" >"$scratch/$size"
-done
-: >"$scratch/results"
-: >"$scratch/limits"
-for ((round = 1; round <= rounds; round++)); do
-    for size in "${sizes[@]}"; do
-        echo "$size $(taskset -c 0 "$built/examples/parts" limits "$scratch/$size")" >>"$scratch/limits"
-        for count in "${connections[@]}"; do
-            for kind in floor "${acks[@]}"; do
-                echo "round $round of $rounds: $size, $count connections, $kind" >&2
-                measure "$size" "$count" "$kind"
+# A line of the first table, and one of the second if it is about `durable`.
+measure() {
+    local size=$1 count=$2 kind=$3 line
+    start "$kind" 1 0
+    [[ $kind != durable ]] || scrape before
+    line=$(cost "$seconds" 1 "$count" "$size")
+    echo "$size $count $kind $line" >>"$scratch/costs"
+    [[ $kind != durable ]] || scrape after
+    stop
+    [[ $kind != durable ]] || disk "$size" "$count" "$line"
+}
+
+# What the commits of the measurement that has just ended with LINE waited for, beside the bare disk.
+disk() {
+    local committed bare
+    committed=$(commits)
+    bare=$(taskset -c 0 "$built/examples/parts" sync "$data" "$(awk '{ printf "%d", $3 / $1 }' <<<"$committed")" "$syncs")
+    awk -v cell="$1 $2" '{
+        reports = $9 / $8; bare_p99 = $14 / 1000; cpu = $5 * reports / 1000; allowed = 3 * bare_p99 + cpu
+        print cell, reports, $10 / $8 / 1000, $13 / 1000, bare_p99, cpu, $11, $12, allowed, $12 / allowed, $3
+    }' <<<"$3 $committed $bare" >>"$scratch/commits"
+}
+
+# The medians of each column of the file, over all lines that begin with the same KEYS fields: one line for each, in
+# the order of the first.
+medians() {
+    awk -v keys="$2" '
+        function median(list,    n, i, j, v, all) {
+            n = split(list, all, " ")
+            for (i = 2; i <= n; i++)
+                for (j = i; j > 1 && all[j - 1] + 0 > all[j] + 0; j--) {
+                    v = all[j]; all[j] = all[j - 1]; all[j - 1] = v
+                }
+            return n % 2 ? all[(n + 1) / 2] + 0 : (all[n / 2] + all[n / 2 + 1]) / 2
+        }
+        {
+            key = $1
+            for (i = 2; i <= keys; i++) key = key " " $i
+            if (!(key in width)) order[++count] = key
+            width[key] = NF - keys
+            for (i = 1; i <= NF - keys; i++) seen[key, i] = seen[key, i] " " $(keys + i)
+        }
+        END {
+            for (k = 1; k <= count; k++) {
+                line = order[k]
+                for (i = 1; i <= width[order[k]]; i++) line = line " " median(seen[order[k], i])
+                print line
+            }
+        }' "$scratch/$1"
+}
+
+load_tables() {
+    awk '
+        table == "limits" { check[$1] = $2; json[$1] = $3; zstd[$1] = $4; next }
+        { cell = $1 " " $2 }
+        $3 == "floor" { floor[cell] = $8 }
+        $3 == "buffered" { buffered[cell] = $4 }
+        table == "all" { next }
+        FNR == 1 {
+            print "size  conns  server     reports/s   p50 ms   p99 ms p99.9 ms   CPU us  sidecars  RSS MiB  /limit  /buffered"
+        }
+        {
+            limit = floor[cell] + check[$1] + zstd[$1]
+            printf "%-5s %5s  %-9s %10.0f %8.2f %8.2f %8.2f %8.1f", $1, $2, $3, $4, $5, $6, $7, $8
+            if ($3 == "floor") {
+                printf "%20.1f\n%-5s %5s  limit %48.1f   floor + check %.1f + zstd %.1f (simd-json %.1f)\n", $10,
+                    $1, $2, limit, check[$1], zstd[$1], json[$1]
+                next
+            }
+            share = cell in buffered ? sprintf("%.2f", $4 / buffered[cell]) : "-"
+            printf " %9.1f %8.1f %7.2f %10s\n", $9, $10, $8 / limit, share
+        }' table=limits <(medians limits 1) table=all <(medians costs 3) table=costs <(medians costs 3)
+    [[ -s $scratch/commits ]] || return 0
+    medians commits 2 | awk '
+        NR == 1 {
+            print "\n             a commit                 bare ms       ack ms"
+            print "size  conns  reports      KB  CPU ms    p50    p99   mean    p99  allowed  /allowed  client p99 ms"
+        }
+        {
+            printf "%-5s %5s  %7.1f %7.1f %7.2f %6.2f %6.2f %6.2f %6.2f %8.2f %9.2f %14.2f\n",
+                $1, $2, $3, $4, $7, $5, $6, $8, $9, $10, $11, $12
+        }'
+}
+
+workers_table() {
+    medians workers 2 | awk '
+        NR == 1 { print "\nserver    workers  reports/s  reports/commit   CPU us  /one worker" }
+        $2 == 1 { one[$1] = $4 }
+        { printf "%-9s %7d %10.0f %15.1f %8.1f %12.2f\n", $1, $2, $3, $5, $4, $4 / one[$1] }'
+}
+
+section_load() {
+    local round size count kind
+    for ((round = 1; round <= rounds; round++)); do
+        for size in "${sizes[@]}"; do
+            echo "$size $(taskset -c 0 "$built/examples/parts" limits "$scratch/$size")" >>"$scratch/limits"
+            for count in "${connections[@]}"; do
+                for kind in floor "${acks[@]}"; do
+                    echo "round $round of $rounds: $size, $count connections, $kind" >&2
+                    measure "$size" "$count" "$kind"
+                done
             done
         done
     done
-done
+    load_tables
+}
 
-awk -v rounds="$rounds" -v sizes="${sizes[*]}" -v counts="${connections[*]}" -v kinds="floor ${acks[*]}" '
-    function median(key,    n, i, j, v, list) {
-        n = split(seen[key], list, " ")
-        for (i = 2; i <= n; i++)
-            for (j = i; j > 1 && list[j - 1] + 0 > list[j] + 0; j--) {
-                v = list[j]; list[j] = list[j - 1]; list[j - 1] = v
-            }
-        return n % 2 ? list[(n + 1) / 2] + 0 : (list[n / 2] + list[n / 2 + 1]) / 2
-    }
-    FILENAME ~ /limits$/ {
-        seen[$1 " json"] = seen[$1 " json"] " " $2
-        seen[$1 " zstd"] = seen[$1 " zstd"] " " $3
-        next
-    }
-    { for (i = 4; i <= 9; i++) seen[$1 " " $2 " " $3 " " i] = seen[$1 " " $2 " " $3 " " i] " " $i }
-    END {
-        split(sizes, size, " "); split(counts, count, " "); kinds_count = split(kinds, kind, " ")
-        print "size  conns  server     requests/s   p50 ms   p99 ms p99.9 ms  CPU us/report  RSS MiB  cpu/limit  /buffered"
-        for (s = 1; s in size; s++) {
-            json = median(size[s] " json"); zstd = median(size[s] " zstd")
-            for (c = 1; c in count; c++) {
-                cell = size[s] " " count[c] " "
-                limit = median(cell "floor 8") + json + zstd
-                buffered = median(cell "buffered 4")
-                for (k = 1; k <= kinds_count; k++) {
-                    key = cell kind[k] " "
-                    printf "%-5s %5s  %-9s %11.0f %8.2f %8.2f %8.2f %14.1f %8.1f", size[s], count[c], kind[k],
-                        median(key 4), median(key 5), median(key 6), median(key 7), median(key 8), median(key 9)
-                    if (kind[k] == "floor") printf "\n"
-                    else printf " %10.2f %10s\n", median(key 8) / limit,
-                        buffered ? sprintf("%.2f", median(key 4) / buffered) : "-"
-                }
-                printf "%-5s %5s  limit %55.1f   (simd-json %.1f, zstd %.1f)\n", size[s], count[c], limit, json, zstd
-            }
-        }
-    }' "$scratch/limits" "$scratch/results"
+section_workers() {
+    local round kind workers line
+    for ((round = 1; round <= rounds; round++)); do
+        for kind in buffered durable; do
+            for workers in 1 2; do
+                echo "round $round of $rounds: $kind, $workers workers" >&2
+                start "$kind" "$workers" 0,1
+                scrape before
+                line=$(cost "$seconds" 0,1 $((64 * workers)) 13KB -q $((rate * workers)))
+                scrape after
+                stop
+                awk -v key="$kind $workers" '{ print key, $1, $5, $9 / $8 }' <<<"$line $(commits)" >>"$scratch/workers"
+            done
+        done
+    done
+    workers_table
+}
 
-[[ $memory == yes ]] || exit 0
-size=${sizes[-1]}
-start durable 2 0,1
-load "$seconds" 256 "$size" >/dev/null
-printf '\n2 workers, 256 busy connections, %s: RSS %s KiB\n' "$size" "$(rss_kib)"
-stop
-# Half of what this shell may open, 10,000 at most: the server needs as many.
-count=$(ulimit -n)
-[[ $count == unlimited ]] || ((count > 20000)) && count=20000
-count=$((count / 2))
-size=${sizes[0]}
-start written 2 0,1
-load 0.5 64 "$size" >/dev/null
-busy=$(rss_kib)
-mkfifo "$scratch/hold"
-"$built/examples/parts" idle "127.0.0.1:$port" "$count" "$scratch/$size" <"$scratch/hold" >"$scratch/idle" &
-clients=$!
-exec 3>"$scratch/hold"
-until grep -q idle "$scratch/idle"; do
-    kill -0 "$clients"
-    sleep 0.1
+bodies "${sizes[@]}" 13KB
+for section in ${sections//,/ }; do
+    case $section in
+        load | workers) "section_$section" ;;
+        *) echo "$section: expected load or workers" >&2; exit 2 ;;
+    esac
 done
-awk -v count="$count" -v before="$busy" -v after="$(rss_kib)" 'BEGIN {
-    printf "%d idle keep-alive connections: %.2f KiB each (RSS %d KiB before, %d KiB with them)\n",
-        count, (after - before) / count, before, after
-}'
-exec 3>&-

@@ -1,11 +1,15 @@
-//! What `load.sh` needs beside the server, the floor and the load generator: reports to post, the cost of
-//! the work that no server can do without, and clients that are idle.
+//! What `load.sh` and `idle.sh` need beside the server, the floor and the load generator: reports to post,
+//! the cost of the work that no server can do without, and clients that are idle.
 
-use std::fs;
+use std::fs::{self, File};
+use std::hint::black_box;
 use std::io::{self, BufWriter, Read, Write, stdin, stdout};
 use std::net::TcpStream;
+use std::path::PathBuf;
+use std::time::Instant;
 
 use argh::FromArgs;
+use netwatch_server::report::Validator;
 use rustix::time::{ClockId, clock_gettime};
 
 mod limits;
@@ -20,7 +24,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Bytes of reports in a file: many times the compressor's window, which would find them again.
 const BODIES_BYTES: usize = 16 << 20;
 
-/// How often a file's reports are parsed and compressed.
+/// How often a file's reports are checked, parsed and compressed.
 const PASSES: usize = 5;
 
 /// The parts of a load measurement that are not the server or the load generator.
@@ -35,6 +39,7 @@ struct Flags {
 enum Command {
     Bodies(Bodies),
     Limits(Limits),
+    Sync(Sync),
     Idle(Idle),
 }
 
@@ -47,13 +52,32 @@ struct Bodies {
     samples: usize,
 }
 
-/// Prints the CPU time in microseconds that parsing a report of the file takes, and compressing it.
+/// Prints the CPU time in microseconds that a report of the file takes: to check as the server does, to parse
+/// with simd-json, and to compress.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "limits")]
 struct Limits {
     /// reports, one on a line
     #[argh(positional)]
     file: String,
+}
+
+/// Appends so many bytes to a file and syncs it, again and again; prints the median time of both together in
+/// microseconds, and the 99th percentile.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "sync")]
+struct Sync {
+    /// directory of the file, which is removed at the end
+    #[argh(positional)]
+    dir: PathBuf,
+
+    /// bytes to append each time
+    #[argh(positional)]
+    bytes: usize,
+
+    /// how often
+    #[argh(positional)]
+    count: usize,
 }
 
 /// Posts the file's first report once on each of so many connections, says `idle`, and keeps them open
@@ -79,6 +103,7 @@ fn main() -> io::Result<()> {
     match flags.command {
         Command::Bodies(command) => bodies(&command),
         Command::Limits(command) => limits(&command),
+        Command::Sync(command) => sync(&command),
         Command::Idle(command) => idle(&command),
     }
 }
@@ -101,11 +126,20 @@ fn bodies(command: &Bodies) -> io::Result<()> {
 fn limits(command: &Limits) -> io::Result<()> {
     let text = fs::read(&command.file)?;
     let reports: Vec<&[u8]> = text.trim_ascii_end().split(|&byte| byte == b'\n').collect();
+    let mut validator = Validator::new();
     let mut json = limits::Json::new();
     let mut zstd = limits::Zstd::new(1);
+    let check_us = median_us(&reports, |report| {
+        black_box(validator.check(report)).expect("it is a report");
+    });
+    assert_eq!(
+        validator.ways().unusual,
+        0,
+        "browsers write no such reports"
+    );
     let parse_us = median_us(&reports, |report| json.parse(report));
     let compress_us = median_us(&reports, |report| zstd.compress(report));
-    println!("{parse_us:.2} {compress_us:.2}");
+    println!("{check_us:.2} {parse_us:.2} {compress_us:.2}");
     Ok(())
 }
 
@@ -125,6 +159,27 @@ fn median_us(reports: &[&[u8]], mut work: impl FnMut(&[u8])) -> f64 {
     });
     passes.sort_by(f64::total_cmp);
     passes[PASSES / 2]
+}
+
+/// What a commit asks of the disk, and nothing of what the server does around it.
+fn sync(command: &Sync) -> io::Result<()> {
+    let path = command.dir.join("sync");
+    let mut file = File::create_new(&path)?;
+    // What does not compress, as segments do not.
+    let mut bytes = vec![0; command.bytes];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    let mut times_us = Vec::new();
+    for _ in 0..command.count {
+        let began = Instant::now();
+        file.write_all(&bytes)?;
+        file.sync_data()?;
+        times_us.push(began.elapsed().as_micros());
+    }
+    fs::remove_file(&path)?;
+    times_us.sort_unstable();
+    let p99 = (command.count * 99).div_ceil(100) - 1;
+    println!("{} {}", times_us[command.count / 2], times_us[p99]);
+    Ok(())
 }
 
 fn idle(command: &Idle) -> io::Result<()> {

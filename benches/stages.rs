@@ -2,8 +2,8 @@
 //! `cargo bench`, or `cargo bench -- check` for one of them.
 //!
 //! `limit` is what libraries take for the same bytes: simd-json, which the check of a usual report beats
-//! and that of any other cannot, and the compressor, which no commit can beat. Both are also what
-//! `load.sh` adds to its floor.
+//! and that of any other cannot, and the compressor, which no commit can beat. `load.sh` adds the check and
+//! the compressor to its floor.
 //!
 //! `retention` is no stage: segments per second that a plan looks at.
 
