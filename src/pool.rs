@@ -2,7 +2,8 @@
 //! connection holds nothing.
 //!
 //! Invariant: what is kept takes at most `KEPT_BUFFERS_BYTES_MAX` and `KEPT_SCRATCHES_BYTES_MAX`; what
-//! is beyond that, or has grown unusually large, goes back to the allocator.
+//! is beyond that, or has grown unusually large, goes back to the allocator. So does, by and by, what nobody wants
+//! any more: the tick of the core sees to that.
 
 use std::cell::{Cell, RefCell};
 
@@ -21,28 +22,24 @@ const KEPT_BUFFERS_BYTES_MAX: usize = 16 << 20;
 const KEPT_SCRATCHES_BYTES_MAX: usize = 4 << 20;
 const KEPT_SCRATCH_BYTES_MAX: usize = 64 << 10;
 
+/// Of what nobody has wanted since the last look, this part goes at each look: bursts that come again soon find
+/// most of their buffers, and after some 10 s of nothing there are none.
+const SHRINK_DIVISOR: usize = 8;
+
 /// The buffers of one core that nobody uses now.
 #[derive(Debug, Default)]
 pub struct Pool {
-    buffers: RefCell<Vec<BytesMut>>,
-    /// Bytes of `buffers`: `buffers_bytes <= KEPT_BUFFERS_BYTES_MAX`.
-    buffers_bytes: Cell<usize>,
-    scratches: RefCell<Vec<Vec<u8>>>,
-    /// Bytes of `scratches`: `scratches_bytes <= KEPT_SCRATCHES_BYTES_MAX`.
-    scratches_bytes: Cell<usize>,
+    /// `buffers.bytes <= KEPT_BUFFERS_BYTES_MAX`
+    buffers: Kept<BytesMut>,
+    /// `scratches.bytes <= KEPT_SCRATCHES_BYTES_MAX`
+    scratches: Kept<Vec<u8>>,
 }
 
 impl Pool {
     /// An empty buffer with room for [`READ_BYTES`].
     pub fn take_buffer(&self) -> BytesMut {
-        match self.buffers.borrow_mut().pop() {
-            Some(buffer) => {
-                let bytes = self.buffers_bytes.get() - buffer.capacity();
-                self.buffers_bytes.set(bytes);
-                buffer
-            }
-            None => BytesMut::with_capacity(READ_BYTES),
-        }
+        let kept = self.buffers.take(BytesMut::capacity);
+        kept.unwrap_or_else(|| BytesMut::with_capacity(READ_BYTES))
     }
 
     /// Takes a read buffer back; what is in it is dropped.
@@ -51,30 +48,67 @@ impl Pool {
         // Takes the room in front back, which `advance` had given up, without a new allocation.
         buffer.reserve(READ_BYTES);
         let bytes = buffer.capacity();
-        let kept = self.buffers_bytes.get() + bytes;
-        if bytes <= KEPT_BUFFER_BYTES_MAX && kept <= KEPT_BUFFERS_BYTES_MAX {
-            self.buffers_bytes.set(kept);
-            self.buffers.borrow_mut().push(buffer);
+        if bytes <= KEPT_BUFFER_BYTES_MAX {
+            self.buffers.keep(buffer, bytes, KEPT_BUFFERS_BYTES_MAX);
         }
     }
 
     /// An empty buffer for an answer or a decoded body.
     pub fn take_scratch(&self) -> Vec<u8> {
-        let scratch = self.scratches.borrow_mut().pop().unwrap_or_default();
-        let bytes = self.scratches_bytes.get() - scratch.capacity();
-        self.scratches_bytes.set(bytes);
-        scratch
+        self.scratches.take(Vec::capacity).unwrap_or_default()
     }
 
     /// Takes such a buffer back; what is in it is dropped.
     pub fn keep_scratch(&self, mut scratch: Vec<u8>) {
         scratch.clear();
         let bytes = scratch.capacity();
-        let kept = self.scratches_bytes.get() + bytes;
-        if bytes <= KEPT_SCRATCH_BYTES_MAX && kept <= KEPT_SCRATCHES_BYTES_MAX {
-            self.scratches_bytes.set(kept);
-            self.scratches.borrow_mut().push(scratch);
+        if bytes <= KEPT_SCRATCH_BYTES_MAX {
+            self.scratches
+                .keep(scratch, bytes, KEPT_SCRATCHES_BYTES_MAX);
         }
+    }
+
+    /// Gives some of the buffers back that nobody has wanted since the last call. To be called from time to time.
+    pub fn shrink(&self) {
+        self.buffers.shrink(BytesMut::capacity);
+        self.scratches.shrink(Vec::capacity);
+    }
+}
+
+/// Buffers of one kind, the one that was used last on top.
+#[derive(Debug, Default)]
+struct Kept<B> {
+    stack: RefCell<Vec<B>>,
+    /// Bytes of `stack`.
+    bytes: Cell<usize>,
+    /// The fewest that `stack` has had since the last [`Kept::shrink`]; `<= stack.len()`.
+    unwanted: Cell<usize>,
+}
+
+impl<B> Kept<B> {
+    fn take(&self, capacity: impl Fn(&B) -> usize) -> Option<B> {
+        let mut stack = self.stack.borrow_mut();
+        let buffer = stack.pop()?;
+        self.bytes.set(self.bytes.get() - capacity(&buffer));
+        self.unwanted.set(self.unwanted.get().min(stack.len()));
+        Some(buffer)
+    }
+
+    fn keep(&self, buffer: B, bytes: usize, bytes_max: usize) {
+        let bytes = self.bytes.get() + bytes;
+        if bytes <= bytes_max {
+            self.bytes.set(bytes);
+            self.stack.borrow_mut().push(buffer);
+        }
+    }
+
+    fn shrink(&self, capacity: impl Fn(&B) -> usize) {
+        let mut stack = self.stack.borrow_mut();
+        let going = self.unwanted.get().div_ceil(SHRINK_DIVISOR);
+        for buffer in stack.drain(..going) {
+            self.bytes.set(self.bytes.get() - capacity(&buffer));
+        }
+        self.unwanted.set(stack.len());
     }
 }
 
@@ -96,14 +130,14 @@ mod tests {
         for _ in 0..2 * KEPT_BUFFERS_BYTES_MAX / READ_BYTES {
             pool.keep_buffer(BytesMut::with_capacity(READ_BYTES));
         }
-        assert_eq!(pool.buffers_bytes.get(), KEPT_BUFFERS_BYTES_MAX);
+        assert_eq!(pool.buffers.bytes.get(), KEPT_BUFFERS_BYTES_MAX);
         for _ in 0..2 * KEPT_SCRATCHES_BYTES_MAX / KEPT_SCRATCH_BYTES_MAX {
             pool.keep_scratch(Vec::with_capacity(KEPT_SCRATCH_BYTES_MAX));
         }
-        assert_eq!(pool.scratches_bytes.get(), KEPT_SCRATCHES_BYTES_MAX);
+        assert_eq!(pool.scratches.bytes.get(), KEPT_SCRATCHES_BYTES_MAX);
         pool.take_scratch();
         let kept = KEPT_SCRATCHES_BYTES_MAX - KEPT_SCRATCH_BYTES_MAX;
-        assert_eq!(pool.scratches_bytes.get(), kept);
+        assert_eq!(pool.scratches.bytes.get(), kept);
     }
 
     #[test]
@@ -111,7 +145,37 @@ mod tests {
         let pool = Pool::default();
         pool.keep_buffer(BytesMut::with_capacity(KEPT_BUFFER_BYTES_MAX + 1));
         pool.keep_scratch(Vec::with_capacity(KEPT_SCRATCH_BYTES_MAX + 1));
-        assert_eq!(pool.buffers_bytes.get(), 0);
-        assert_eq!(pool.scratches_bytes.get(), 0);
+        assert_eq!(pool.buffers.bytes.get(), 0);
+        assert_eq!(pool.scratches.bytes.get(), 0);
+    }
+    #[test]
+    fn what_nobody_wants_goes() {
+        let pool = Pool::default();
+        let taken: Vec<_> = (0..100).map(|_| pool.take_buffer()).collect();
+        taken
+            .into_iter()
+            .for_each(|buffer| pool.keep_buffer(buffer));
+        let kept = || {
+            let count = pool.buffers.stack.borrow().len();
+            assert_eq!(pool.buffers.bytes.get(), count * READ_BYTES);
+            count
+        };
+        // They have just come.
+        pool.shrink();
+        assert_eq!(kept(), 100);
+        // As many as are wanted between two looks stay, however often.
+        for _ in 0..100 {
+            let taken: Vec<_> = (0..60).map(|_| pool.take_buffer()).collect();
+            taken
+                .into_iter()
+                .for_each(|buffer| pool.keep_buffer(buffer));
+            pool.shrink();
+        }
+        assert_eq!(kept(), 60);
+        pool.shrink();
+        assert_eq!(kept(), 52);
+        (0..40).for_each(|_| pool.shrink());
+        assert_eq!(kept(), 0);
+        pool.shrink();
     }
 }

@@ -372,7 +372,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Keeps the connections' deadlines, the date, the settings and what metrics say of now. Never ends.
+    /// Keeps the connections' deadlines, the date, the settings, what metrics say of now, and no buffers that nobody
+    /// wants. Never ends.
     async fn tick(self: Rc<Self>) {
         let shared = &self.shared;
         loop {
@@ -384,6 +385,7 @@ impl Worker {
             shared.parts.connections.expire(now_ms);
             self.health.note_tick(self.core, now_ms);
             self.renew_settings();
+            shared.shrink();
             let open = shared.parts.connections.count() as u64;
             self.metrics.open_connections.set(open);
             let ways = shared.ways();

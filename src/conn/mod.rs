@@ -139,6 +139,11 @@ impl Shared {
         self.validator.borrow().ways()
     }
 
+    /// Gives buffers back that no connection has wanted since the last call.
+    pub fn shrink(&self) {
+        self.pool.shrink();
+    }
+
     /// The settings to keep to now.
     pub fn live(&self) -> Rc<Live> {
         Rc::clone(&self.live.borrow())
