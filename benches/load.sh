@@ -28,10 +28,12 @@
 #   /limit      CPU us, by that
 #   /buffered   reports/s, by those of `buffered`
 #
-# A second table compares the wait for `durable` with the disk. Right after each of its measurements, and in the
-# same directory, as many bytes as a commit has on average are appended to a file and synced, 1000 times, with
-# nothing else running.
+# A second table compares the wait for `durable` with the disk, for these measurements and for another of each at
+# half of the rate that it came to: who posts as fast as they are answered waits for the core most of all, behind
+# the other connections. Then, in the same directory, as many bytes as a commit had on average are appended to a file
+# and synced, 1000 times, with nothing else running.
 #
+#   load            all that is taken, or half of it
 #   reports, KB     in a commit, as compressed
 #   bare ms         write and fdatasync together, median and 99th percentile
 #   CPU ms          of a commit's reports: CPU us by their number
@@ -46,7 +48,7 @@
 # worker. What then differs is what workers, and twice the load generator, take from each other; with `durable`
 # also the disk, which they share: the slower it is, the larger are commits and the less is a report's share.
 #
-# All of it takes some 12 minutes. Needs oha, jq, curl and taskset.
+# All of it takes some 15 minutes. Needs oha, jq, curl and taskset.
 set -euo pipefail
 shopt -s inherit_errexit
 cd "$(dirname "$0")/.."
@@ -86,8 +88,9 @@ cpu_us() {
     echo "$((ticks * 1000000 / $(getconf CLK_TCK) - housekeeping)) $housekeeping"
 }
 
-# Keeps what the server counts as FILE.
+# Keeps what the server counts as FILE. The floor counts nothing.
 scrape() {
+    [[ $(<"/proc/$server/comm") != floor ]] || return 0
     curl -sf -o "$scratch/$1" "http://127.0.0.1:$((port + 1))/metrics"
 }
 
@@ -121,9 +124,11 @@ commits() {
 cost() {
     local before after
     load 0.5 "${@:2}"
+    scrape before
     before=$(cpu_us)
     load "$@"
     after=$(cpu_us)
+    scrape after
     jq -r --arg before "$before" --arg after "$after" --argjson rss "$(rss_kib)" '
         def us($text): $text | split(" ") | map(tonumber);
         .statusCodeDistribution["200"] as $reports | .latencyPercentiles as $late |
@@ -132,27 +137,32 @@ cost() {
         map(tostring) | join(" ")' "$scratch/summary"
 }
 
-# A line of the first table, and one of the second if it is about `durable`.
+# A line of the first table, and two of the second if it is about `durable`.
 measure() {
-    local size=$1 count=$2 kind=$3 line
+    local size=$1 count=$2 kind=$3 all half committed_all committed_half
     start "$kind" 1 0
-    [[ $kind != durable ]] || scrape before
-    line=$(cost "$seconds" 1 "$count" "$size")
-    echo "$size $count $kind $line" >>"$scratch/costs"
-    [[ $kind != durable ]] || scrape after
+    all=$(cost "$seconds" 1 "$count" "$size")
+    echo "$size $count $kind $all" >>"$scratch/costs"
+    if [[ $kind == durable ]]; then
+        committed_all=$(commits)
+        half=$(cost "$seconds" 1 "$count" "$size" -q "$(awk '{ printf "%d", $1 / 2 }' <<<"$all")")
+        committed_half=$(commits)
+        # The disk is bare now.
+        stop
+        waits "$size $count all" "$all" "$committed_all"
+        waits "$size $count half" "$half" "$committed_half"
+    fi
     stop
-    [[ $kind != durable ]] || disk "$size" "$count" "$line"
 }
 
-# What the commits of the measurement that has just ended with LINE waited for, beside the bare disk.
-disk() {
-    local committed bare
-    committed=$(commits)
-    bare=$(taskset -c 0 "$built/examples/parts" sync "$data" "$(awk '{ printf "%d", $3 / $1 }' <<<"$committed")" "$syncs")
-    awk -v cell="$1 $2" '{
+# What acks waited for in the measurement KEY that cost COST and COMMITTED so much, beside the bare disk.
+waits() {
+    local bare
+    bare=$(taskset -c 0 "$built/examples/parts" sync "$data" "$(awk '{ printf "%d", $3 / $1 }' <<<"$3")" "$syncs")
+    awk -v key="$1" '{
         reports = $9 / $8; bare_p99 = $14 / 1000; cpu = $5 * reports / 1000; allowed = 3 * bare_p99 + cpu
-        print cell, reports, $10 / $8 / 1000, $13 / 1000, bare_p99, cpu, $11, $12, allowed, $12 / allowed, $3
-    }' <<<"$3 $committed $bare" >>"$scratch/commits"
+        print key, reports, $10 / $8 / 1000, cpu, $13 / 1000, bare_p99, $11, $12, allowed, $12 / allowed, $3
+    }' <<<"$2 $3 $bare" >>"$scratch/waits"
 }
 
 # The medians of each column of the file, over all lines that begin with the same KEYS fields: one line for each, in
@@ -204,15 +214,15 @@ load_tables() {
             share = cell in buffered ? sprintf("%.2f", $4 / buffered[cell]) : "-"
             printf " %9.1f %8.1f %7.2f %10s\n", $9, $10, $8 / limit, share
         }' table=limits <(medians limits 1) table=all <(medians costs 3) table=costs <(medians costs 3)
-    [[ -s $scratch/commits ]] || return 0
-    medians commits 2 | awk '
+    [[ -s $scratch/waits ]] || return 0
+    medians waits 3 | awk '
         NR == 1 {
-            print "\n             a commit                 bare ms       ack ms"
-            print "size  conns  reports      KB  CPU ms    p50    p99   mean    p99  allowed  /allowed  client p99 ms"
+            print "\n                    a commit                 bare ms        ack ms"
+            print "size  conns  load  reports      KB  CPU ms    p50    p99   mean    p99  allowed  /allowed  client"
         }
         {
-            printf "%-5s %5s  %7.1f %7.1f %7.2f %6.2f %6.2f %6.2f %6.2f %8.2f %9.2f %14.2f\n",
-                $1, $2, $3, $4, $7, $5, $6, $8, $9, $10, $11, $12
+            printf "%-5s %5s  %-4s  %7.1f %7.1f %7.2f %6.2f %6.2f %6.2f %6.2f %8.2f %9.2f %7.2f\n",
+                $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13
         }'
 }
 
@@ -246,9 +256,7 @@ section_workers() {
             for workers in 1 2; do
                 echo "round $round of $rounds: $kind, $workers workers" >&2
                 start "$kind" "$workers" 0,1
-                scrape before
                 line=$(cost "$seconds" 0,1 $((64 * workers)) 13KB -q $((rate * workers)))
-                scrape after
                 stop
                 awk -v key="$kind $workers" '{ print key, $1, $5, $9 / $8 }' <<<"$line $(commits)" >>"$scratch/workers"
             done
