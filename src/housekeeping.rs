@@ -13,6 +13,7 @@
 
 use std::collections::BTreeSet;
 use std::error::Error;
+use std::hint::black_box;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -32,11 +33,14 @@ use crate::time::Timestamp;
 /// From the end of a pass to the next.
 const PASS_EVERY: Duration = Duration::from_secs(60);
 
-/// How often the space of the file system is looked at.
+/// How often the space of the file system is looked at, and freed memory given back.
 const SPACE_EVERY: Duration = Duration::from_secs(10);
 
 /// Removals after which it is looked at as well.
 const SPACE_AFTER: usize = 256;
+
+/// More than the allocator puts in one page with others.
+const PAGE_BYTES: usize = 1 << 20;
 
 /// How often the times of the directories are looked at, which tell whether a segment has been sealed or a
 /// sidecar removed,
@@ -430,6 +434,12 @@ fn run(mut housekeeping: Housekeeping, inbox: &Receiver<()>, clock: impl Fn() ->
     }
 }
 
+/// Memory that any thread has freed goes back to the system a second later, but not before the allocator frees some
+/// page again. A server that has become idle frees none, and would keep the batches of its last load: this frees one.
+fn give_freed_memory_back() {
+    drop(black_box(Vec::<u8>::with_capacity(PAGE_BYTES)));
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Waited {
     /// There is something to do.
@@ -452,6 +462,7 @@ fn wait(housekeeping: &Housekeeping, inbox: &Receiver<()>) -> Waited {
         }
         if of_space >= SPACE_EVERY {
             housekeeping.publish_space();
+            give_freed_memory_back();
             of_space = Duration::ZERO;
         }
         if housekeeping.changes() != housekeeping.seen {
