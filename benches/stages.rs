@@ -21,21 +21,14 @@ use netwatch_server::segment::name::SegmentName;
 use netwatch_server::segment::writer::{Batch, Encoder, Frame, Reach, Writer};
 use netwatch_server::time::Timestamp;
 
+mod inputs;
 mod limits;
-
-#[path = "../tests/support/reports.rs"]
-#[allow(dead_code, reason = "other targets use the rest")]
-mod reports;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// A size of reports as it is called here, and the samples per host that make it.
 const SIZES: [(&str, usize); 3] = [("2KB", 1), ("13KB", 20), ("62KB", 100)];
-
-/// Bytes of reports that take turns: more than the compressor's window, which would find each of them
-/// again, and than what a branch predictor learns by heart.
-const REPORTS_BYTES: usize = 4 << 20;
 
 /// Lines in a commit, beside commits of one.
 const BATCH_LINES: usize = 64;
@@ -46,39 +39,12 @@ const RETAINED: usize = 100_000;
 /// Text of a segment until it is sealed: the server's default.
 const SEGMENT_BYTES: usize = 10 << 20;
 
-/// What a browser sends with a report to another origin.
-const BROWSER_HEAD: &[u8] = b"POST /api/v1/reports HTTP/1.1\r\n\
-    Host: reports.example.net\r\n\
-    Connection: keep-alive\r\n\
-    Content-Length: 13370\r\n\
-    sec-ch-ua-platform: \"Linux\"\r\n\
-    User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/144.0.0.0 \
-    Safari/537.36\r\n\
-    sec-ch-ua: \"Not(A:Brand\";v=\"8\", \"Chromium\";v=\"144\", \"Google Chrome\";v=\"144\"\r\n\
-    Content-Type: text/plain;charset=UTF-8\r\n\
-    sec-ch-ua-mobile: ?0\r\n\
-    Accept: */*\r\n\
-    Origin: https://netwatch.example.net\r\n\
-    Sec-Fetch-Site: same-site\r\n\
-    Sec-Fetch-Mode: no-cors\r\n\
-    Sec-Fetch-Dest: empty\r\n\
-    Referer: https://netwatch.example.net/\r\n\
-    Accept-Encoding: gzip, deflate, br, zstd\r\n\
-    Accept-Language: en-GB,en;q=0.9,de;q=0.8\r\n\r\n";
-
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     bench_head(&mut criterion);
     bench_retention(&mut criterion);
     for (size, samples) in SIZES {
-        let mut generator = reports::Generator::new(1, samples);
-        let mut reports = Vec::new();
-        let mut bytes = 0;
-        while bytes < REPORTS_BYTES {
-            let report = generator.next_report(&format!("client-{}", reports.len()));
-            bytes += report.len();
-            reports.push(report);
-        }
+        let reports = inputs::reports(samples);
         bench_report(&mut criterion, size, &reports);
         bench_commit(&mut criterion, size, &reports);
         bench_limits(&mut criterion, size, &reports);
@@ -88,10 +54,10 @@ fn main() {
 
 fn bench_head(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("head");
-    group.throughput(Throughput::Bytes(BROWSER_HEAD.len() as u64));
+    group.throughput(Throughput::Bytes(inputs::BROWSER_HEAD.len() as u64));
     group.bench_function("browser", |bencher| {
         bencher.iter(|| {
-            let bytes = black_box(BROWSER_HEAD);
+            let bytes = black_box(inputs::BROWSER_HEAD);
             let len = HeadScan::default().find_end(bytes).expect("is well-formed");
             head::parse(&bytes[..len.expect("is whole")])
                 .expect("is well-formed")
@@ -147,11 +113,7 @@ fn bench_report(criterion: &mut Criterion, size: &str, reports: &[Vec<u8>]) {
             validator.check(black_box(body)).expect("is valid");
         });
     });
-    // With a blank, simd-json checks them.
-    let unusual: Vec<Vec<u8>> = reports
-        .iter()
-        .map(|body| [b"{ ", &body[1..]].concat())
-        .collect();
+    let unusual: Vec<Vec<u8>> = reports.iter().map(|body| inputs::unusual(body)).collect();
     let mut turn = unusual.iter().cycle();
     group.bench_function(BenchmarkId::new("check-unusual", size), |bencher| {
         bencher.iter(|| {
