@@ -131,6 +131,12 @@ async fn scan_frame<D: Disk>(
             Ok(block) => block,
             Err(what) => return Ok(Ending::Damaged { what }),
         };
+        // Zeros read as such blocks, and no encoder makes them. What follows zeros is no header, but might look like
+        // one.
+        if block.stored_bytes == 0 && !block.is_last {
+            let what = "empty block";
+            return Ok(Ending::Damaged { what });
+        }
         let block_len = BLOCK_HEADER_BYTES + block.stored_bytes;
         let stored = source.peek(block_len).await?;
         if stored.len() < block_len {
@@ -150,10 +156,7 @@ async fn scan_frame<D: Disk>(
         text_bytes += decoded.len() as u64;
         lines += memchr::memchr_iter(b'\n', decoded).count() as u64;
         text(decoded);
-        // A block without text is no progress: zeros read as such blocks without end.
-        if !decoded.is_empty() || block.is_last {
-            scan.understood = source.position;
-        }
+        scan.understood = source.position;
         if decoded.last() == Some(&b'\n') {
             (scan.cut, scan.cut_is_last) = (source.position, block.is_last);
             (scan.hash, scan.text_bytes, scan.lines) = (hash.digest(), text_bytes, lines);
