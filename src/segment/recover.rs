@@ -41,7 +41,7 @@ pub enum Recovered {
         text_bytes: u64,
         /// Bytes of the file that were kept,
         kept_bytes: u64,
-        /// and those cut off its end.
+        /// and those cut off its end, but for zeros that its writer had put there.
         cut_bytes: u64,
         /// What is wrong with its end, if that is not how a writer leaves it.
         doubt: Option<&'static str>,
@@ -195,10 +195,18 @@ async fn recover_file<D: Disk>(
         lines: scan.lines,
         text_bytes: scan.text_bytes,
         kept_bytes: kept_bytes(&scan),
-        cut_bytes: len.saturating_sub(kept_bytes(&scan)),
+        cut_bytes: cut_end(&scan, committed, len).saturating_sub(kept_bytes(&scan)),
         doubt,
         tail,
     })
+}
+
+/// Where the bytes end that somebody may miss: zeros are what the writer had put there itself.
+fn cut_end(scan: &Scan, committed: Option<u64>, len: u64) -> u64 {
+    match (&scan.ending, committed) {
+        (Ending::Zeros, None) => scan.understood,
+        _ => len,
+    }
 }
 
 async fn read_through<D: Disk>(
