@@ -2,6 +2,8 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
+use std::thread;
+use std::time::Duration;
 
 use crate::disk::{Dir, Disk, Fs, block_on};
 use crate::report::{LINE_BYTES_MAX, ReportError, Validator};
@@ -13,8 +15,10 @@ use crate::time::Timestamp;
 /// Problems of a file that are described; more are only counted.
 pub const PROBLEMS_MAX: usize = 20;
 
-/// How often an open segment is read again whose end cannot be decoded, as long as it grows meanwhile.
-const IN_FLIGHT_TRIES_MAX: u32 = 8;
+/// How often an open segment is read again whose end cannot be decoded, and after what time: much more than a write
+/// takes.
+const IN_FLIGHT_TRIES: u32 = 3;
+const IN_FLIGHT_PAUSE: Duration = Duration::from_millis(10);
 
 /// What was found in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,17 +85,14 @@ impl Checked {
 fn check_ours(fs: &Fs, file: &File, segment: SegmentName, checked: &mut Checked) -> io::Result<()> {
     let unread = checked.clone();
     let mut ending = scan_ours(fs, file, segment, checked)?;
-    for _ in 0..IN_FLIGHT_TRIES_MAX {
+    for _ in 0..IN_FLIGHT_TRIES {
         let (Ending::Damaged { .. }, Dir::Open) = (&ending.1, checked.dir) else {
             break;
         };
         // A block that is being written looks like that; a little later it is whole.
-        let found = ending.0;
+        thread::sleep(IN_FLIGHT_PAUSE);
         *checked = unread.clone();
         ending = scan_ours(fs, file, segment, checked)?;
-        if ending.0 == found {
-            break;
-        }
     }
     let (at, ending) = ending;
     match (ending, checked.dir) {
