@@ -13,7 +13,7 @@
 # CPU time, and in a second turn the system calls that came back, by strace if that is there. Threads that never
 # ran are left out. The server is to take less than 0.1 % of one CPU.
 #
-#   core           looks at deadlines, date and settings every 250 ms; the runtime's timer wakes it twice for that,
+#   core           looks at date and settings every 500 ms (250 with connections); the runtime's timer wakes it twice,
 #                  since it counts what is beyond 64 ms in steps of 64 ms first
 #   housekeeping   looks at the times of two directories every 2 s, and at the free space every 10 s
 #

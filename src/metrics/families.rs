@@ -89,7 +89,7 @@ families! {
     Histogram "netwatch_ack_seconds" []
         "Time from the last byte of a report to its answer with 200";
     Histogram "netwatch_core_lag_seconds" []
-        "How late a core came to its tick, which is due every 0.25 seconds";
+        "How late a core came to its tick, which is due every 0.25 seconds, or 0.5 without connections";
     Counter "netwatch_flushes_total" ["core", "reason"]
         "Segments that were ended, by reason";
     Counter "netwatch_sealed_segments_total" ["core"]

@@ -248,6 +248,7 @@ pub struct Connections {
     /// From now on a wait lasts no longer than this.
     wait_ms_max: Cell<Option<TickMs>>,
     emptied: RefCell<Option<Waker>>,
+    occupied: RefCell<Option<Waker>>,
 }
 
 impl Connections {
@@ -300,6 +301,18 @@ impl Connections {
         }
     }
 
+    /// Waits until a connection is open. One waiter at a time; safe to drop.
+    pub async fn occupied(&self) {
+        poll_fn(|context| {
+            if self.count() > 0 {
+                return Poll::Ready(());
+            }
+            *self.occupied.borrow_mut() = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
     /// Waits until no connection is open. One waiter at a time.
     pub async fn empty(&self) {
         poll_fn(|context| {
@@ -347,6 +360,9 @@ impl Stream {
             idle_waker: RefCell::new(None),
         });
         let key = table.slots.borrow_mut().insert(Rc::clone(&slot));
+        if let Some(waker) = table.occupied.borrow_mut().take() {
+            waker.wake();
+        }
         Ok(Stream {
             socket,
             slot,
