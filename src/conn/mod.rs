@@ -284,6 +284,8 @@ impl Connection {
         self.reading_bytes.set(bytes);
     }
 
+    /// Waits without a buffer, busy or not: reading at once would save a poll, a fortieth of a bare server's CPU and
+    /// nothing that shows of this one's, and take 16 KiB for each connection that waits.
     async fn wait_for_request(&mut self) -> Result<(), End> {
         if !self.buffer.is_empty() {
             return Ok(());
