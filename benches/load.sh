@@ -201,7 +201,8 @@ load_tables() {
         $3 == "buffered" { buffered[cell] = $4 }
         table == "all" { next }
         FNR == 1 {
-            print "size  conns  server     reports/s   p50 ms   p99 ms p99.9 ms   CPU us  sidecars  RSS MiB  /limit  /buffered"
+            printf "size  conns  server     reports/s   p50 ms   p99 ms p99.9 ms   CPU us  sidecars  RSS MiB"
+            print "  /limit  /buffered"
         }
         {
             limit = floor[cell] + check[$1] + zstd[$1]

@@ -23,7 +23,7 @@ const KEPT_SCRATCHES_BYTES_MAX: usize = 4 << 20;
 const KEPT_SCRATCH_BYTES_MAX: usize = 64 << 10;
 
 /// Of what nobody has wanted since the last look, this part goes at each look: bursts that come again soon find
-/// most of their buffers, and after some 10 s of nothing there are none.
+/// most of their buffers, and after some 10 s of nothing there are none (20 s where no connection is open).
 const SHRINK_DIVISOR: usize = 8;
 
 /// The buffers of one core that nobody uses now.
@@ -148,6 +148,7 @@ mod tests {
         assert_eq!(pool.buffers.bytes.get(), 0);
         assert_eq!(pool.scratches.bytes.get(), 0);
     }
+
     #[test]
     fn what_nobody_wants_goes() {
         let pool = Pool::default();

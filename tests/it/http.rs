@@ -376,12 +376,12 @@ fn many_pipelined_requests(driver: Driver) {
 fn pipelined_reports_share_a_commit(driver: Driver) {
     let server = Server::start(driver, &[("WORKERS", "1")]);
     let mut client = server.connect();
-    let of_page = format!("Origin: https://a.example\r\nContent-Length: {}\r\n", 2);
+    let of_page = "Origin: https://a.example\r\nContent-Length: 2\r\n";
     let half = post(report("half").as_bytes());
     let sent: Vec<u8> = [
         post(report("a").as_bytes()),
         post(report("b").as_bytes()),
-        request(&of_page, "{}").into_bytes(),
+        request(of_page, "{}").into_bytes(),
         post(report("c").as_bytes()),
         b"GET /.well-known/healthcheck HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(),
         post(report("d").as_bytes()),
