@@ -27,7 +27,7 @@ pub struct Store {
     /// The data directory.
     pub fs: Fs,
     /// What may be read of the open segments, by core; nothing beside another process, whose word there is
-    /// none of: an open segment is then read as far as it goes.
+    /// none of: an open segment is then read up to its last whole line.
     pub open: Vec<Arc<OpenSegments>>,
 }
 
