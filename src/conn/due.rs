@@ -9,7 +9,7 @@
 
 use std::mem;
 
-use super::intake::{Refused, Taken};
+use super::intake::Taken;
 use super::{Connection, End, Request};
 use crate::api::cors::Origin;
 use crate::api::reject::Part;
@@ -31,29 +31,22 @@ pub(super) struct Due {
 }
 
 impl Connection {
-    /// Leaves the answer to a report for later, if another request is in the buffer.
-    pub(super) fn put_off(
-        &mut self,
-        request: &Request,
-        shape: Shape,
-        taken: Result<Taken, Refused>,
-        received_at: Nanos,
-    ) -> Result<(), Result<Taken, Refused>> {
+    /// Whether the answer to a report may go with a later one: another request is in the buffer.
+    pub(super) fn may_put_off(&self, request: &Request, shape: Shape) -> bool {
         let has_next =
             !self.buffer.is_empty() && request.terms.persistence == Persistence::KeepAlive;
-        match taken {
-            // The answer to a batch may be long.
-            Ok(taken) if has_next && shape == Shape::One && self.due.len() < DUE_MAX => {
-                self.due.push(Due {
-                    taken,
-                    terms: request.terms,
-                    origin: mem::take(&mut self.origin),
-                    received_at,
-                });
-                Ok(())
-            }
-            taken => Err(taken),
-        }
+        // The answer to a batch may be long.
+        has_next && shape == Shape::One && self.due.len() < DUE_MAX
+    }
+
+    /// Leaves the answer to a report for later.
+    pub(super) fn put_off(&mut self, request: &Request, taken: Taken, received_at: Nanos) {
+        self.due.push(Due {
+            taken,
+            terms: request.terms,
+            origin: mem::take(&mut self.origin),
+            received_at,
+        });
     }
 
     /// Waits for all that are due, and appends their answers.

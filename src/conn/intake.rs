@@ -118,9 +118,12 @@ impl Connection {
         } else {
             self.leave_large_buffer();
         }
-        let taken = match self.put_off(request, shape, taken, received_at) {
-            Ok(()) => return Ok(()),
-            Err(taken) => taken,
+        let taken = match taken {
+            Ok(taken) if self.may_put_off(request, shape) => {
+                self.put_off(request, taken, received_at);
+                return Ok(());
+            }
+            taken => taken,
         };
         let answered = self.await_commit(taken, received_at).await;
         let mut answer = self.begin_answer().await;
