@@ -1239,6 +1239,30 @@ fn a_report_goes_all_the_way(driver: Driver) {
     assert_eq!(named.stdout, cat_text(&while_open));
 }
 
+/// A command beside a server finds what the server is just writing: half of a commit, in front of zeros.
+#[test]
+fn a_commit_that_is_half_written_is_not_read() {
+    const NAME: &str = "reports-20260227T051434.123Z-c000.jsonl.zst";
+    let line = |client: &str| {
+        let received = r#"{"receivedAt":"2026-02-27T05:14:34.123Z","#;
+        format!("{received}\"clientId\":\"{client}\",\"timestamp\":\"t\",\"hosts\":[]}}")
+    };
+    let clients = (0..100).map(|client| line(&client.to_string()) + "\n");
+    let texts = [line("a") + "\n", clients.collect()];
+    let built = crate::segments::build(NAME, 1, &texts);
+    let (first, second) = (built.commits[0].0, built.commits[1].0);
+    let half = [&built.open[..(first + second) / 2], &[0; 4096]].concat();
+    for (file, count) in [(half, 1), ([&built.open, &[0; 4096][..]].concat(), 101)] {
+        let dir = TempDir::new().expect("a directory");
+        fs::create_dir(dir.path().join(".open")).expect("it is made");
+        fs::write(dir.path().join(".open").join(NAME), file).expect("it is written");
+        let cat = run(&[Path::new("cat"), dir.path()], &[]);
+        assert_eq!((cat.code, cat.stderr.as_str()), (Some(0), ""));
+        let lines: String = built.text.split_inclusive('\n').take(count).collect();
+        assert_eq!(cat.stdout, lines);
+    }
+}
+
 fn cat_text(lines: &[String]) -> String {
     lines.join("\n") + "\n"
 }

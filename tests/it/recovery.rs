@@ -187,6 +187,13 @@ fn tails_of_zeros_are_cut_and_other_tails_are_kept_aside() {
             let (text, disk) = recovered_text(&zeros);
             assert_eq!(text, segment.text.as_bytes(), "{len} zeros");
             assert_eq!(disk.names(Dir::Corrupt), [""; 0], "{len} zeros");
+            // Nobody misses them. The end of a frame is written anew.
+            let end_of_frame = (file.len() - segment.open.len()) as u64;
+            let recovered = recover_all(&disk_with(&zeros));
+            let [Recovered::Sealed { cut_bytes, .. }] = recovered[..] else {
+                panic!("{recovered:?}");
+            };
+            assert_eq!(cut_bytes, end_of_frame, "{len} zeros");
 
             // The first one is neither a block's header nor the begin of the frame's end.
             let noise = (1..len).map(|_| random.below(256) as u8);
