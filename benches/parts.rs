@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::hint::black_box;
-use std::io::{self, BufWriter, Read, Write, stdin, stdout};
+use std::io::{self, BufWriter, Read, Seek, Write, stdin, stdout};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -62,8 +62,8 @@ struct Limits {
     file: String,
 }
 
-/// Appends so many bytes to a file and syncs it, again and again; prints the median time of both together in
-/// microseconds, and the 99th percentile.
+/// Writes so many bytes to the end of a file and syncs it, again and again; prints the median time of both together
+/// in microseconds, and the 99th percentile.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "sync")]
 struct Sync {
@@ -71,13 +71,17 @@ struct Sync {
     #[argh(positional)]
     dir: PathBuf,
 
-    /// bytes to append each time
+    /// bytes to write each time
     #[argh(positional)]
     bytes: usize,
 
     /// how often
     #[argh(positional)]
     count: usize,
+
+    /// write over zeros that are synced before, as small commits are
+    #[argh(switch)]
+    over_zeros: bool,
 }
 
 /// Posts the file's first report once on each of so many connections, says `idle`, and keeps them open
@@ -168,6 +172,12 @@ fn sync(command: &Sync) -> io::Result<()> {
     // What does not compress, as segments do not.
     let mut bytes = vec![0; command.bytes];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    if command.over_zeros {
+        let len = (command.bytes * command.count) as u64;
+        io::copy(&mut io::repeat(0).take(len), &mut file)?;
+        file.sync_all()?;
+        file.rewind()?;
+    }
     let mut times_us = Vec::new();
     for _ in 0..command.count {
         let began = Instant::now();
