@@ -725,23 +725,35 @@ pub(crate) fn sealed(dir: &Path) -> Vec<Segment> {
         .collect()
 }
 
-/// The segments being written, by name: what of them decodes, up to the last whole line.
+/// The segments being written, by name: what of them decodes, up to the last whole line. Those that are
+/// sealed meanwhile are left out.
 pub(crate) fn open(dir: &Path) -> Vec<Segment> {
     let dir = dir.join(".open");
     files(&dir)
         .into_iter()
-        .map(|name| {
-            let bytes = fs::read(dir.join(&name)).expect("a segment can be read");
+        .filter_map(|name| {
+            let bytes = match fs::read(dir.join(&name)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+                read => read.expect("a segment can be read"),
+            };
             let lines = decode_open(&bytes);
-            Segment { name, lines }
+            Some(Segment { name, lines })
         })
         .collect()
 }
 
-/// All lines of a data directory, sealed or not.
+/// All lines of a data directory, sealed or not, each once: also while a server seals its segments.
 pub(crate) fn lines(dir: &Path) -> Vec<String> {
-    let segments = sealed(dir).into_iter().chain(open(dir));
-    segments.flat_map(|segment| segment.lines).collect()
+    // In this order none is missed on its way up.
+    let open = open(dir);
+    let mut segments = sealed(dir);
+    let is_open = |segment: &Segment| segments.iter().all(|sealed| sealed.name != segment.name);
+    let open: Vec<Segment> = open.into_iter().filter(is_open).collect();
+    segments.extend(open);
+    segments
+        .into_iter()
+        .flat_map(|segment| segment.lines)
+        .collect()
 }
 
 fn files(dir: &Path) -> Vec<String> {
