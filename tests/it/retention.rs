@@ -286,8 +286,12 @@ fn a_pass_that_failed_is_made_again() {
         for place in [dir, &dir.join(".index")] {
             set_mode(place, 0o700);
         }
-        housekeeping.pass(now());
-        assert_eq!(names(dir), [""; 0]);
+        // Not by one pass: a process that another test starts may still have a copy of a descriptor that the pass
+        // before has locked, which makes it a reader.
+        wait_until("they are removed", || {
+            housekeeping.pass(now());
+            names(dir).is_empty()
+        });
         assert_eq!(names(&dir.join(".index")), [""; 0]);
         assert_eq!(figures.sealed(), held(0, 0));
         assert_eq!(figures.removed(Reason::Age), held(2, 200));
