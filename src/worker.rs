@@ -35,7 +35,7 @@ use crate::limit::ConnectionCounts;
 use crate::live::{Live, LiveSettings};
 use crate::metrics::core::{CoreMetrics, Meter, Nanos};
 use crate::rt::net::{Connections, Listener, Owner, Stream, TickMs, is_of_connection};
-use crate::rt::{self, Driver, Either, JoinHandle, Once, Panicked};
+use crate::rt::{self, Driver, Either, JoinHandle, Once, Panicked, Yielder};
 use crate::segment::name::CoreIndex;
 use crate::segment::open::OpenSegments;
 use crate::segment::writer::{Abandoned, Encoder, Reach};
@@ -232,6 +232,7 @@ impl Worker {
             .set(setup.connections_max as u64);
         let seen = setup.live.load_full();
         let free_bytes_min = Rc::new(Cell::new(seen.free_bytes_min));
+        let yielder = Yielder::new(setup.driver).map_err(setup_error("sockets to yield by"))?;
         let commit = commit_loop(&setup, Rc::clone(&shard), Rc::clone(&free_bytes_min))?;
         let mut listeners = Vec::new();
         for listener in setup.listeners {
@@ -264,6 +265,7 @@ impl Worker {
                         metrics: setup.metrics,
                         clock: now_nanos,
                     },
+                    yielder,
                 },
                 Rc::new(Live::clone(&seen)),
                 HttpDate::from_system(SystemTime::now()),

@@ -25,7 +25,7 @@ use netwatch_server::limit::RateLimiter;
 use netwatch_server::live::{Deadlines, Live};
 use netwatch_server::metrics::core::Meter;
 use netwatch_server::rt::net::{Connections, Listener, Share, Stream, bind_listener};
-use netwatch_server::rt::{self, Driver, JoinHandle, Panicked};
+use netwatch_server::rt::{self, Driver, JoinHandle, Panicked, Yielder};
 use netwatch_server::segment::writer::{Encoder, Reach};
 use netwatch_server::shard::{Gather, Limits, Shard};
 use netwatch_server::worker::{now, now_nanos};
@@ -257,6 +257,7 @@ impl Core {
             started_ms: now().monotonic_ms,
             clock: now,
             meter,
+            yielder: Yielder::new(driver).expect("two sockets"),
         };
         let live = Rc::new(Live {
             deadlines: Deadlines {

@@ -29,7 +29,6 @@ use crate::metrics::core::Nanos;
 use crate::pool::READ_BYTES;
 use crate::report::REPORT_BYTES_MAX;
 use crate::report::batch::Shape;
-use crate::rt;
 use crate::shard::Ticket;
 
 /// A body that has been read.
@@ -230,7 +229,7 @@ impl Connection {
         let mut judge = Judge::new(shape, body);
         let judged = loop {
             match judge.step(&shared.validator) {
-                Ok(Judged::Some) => self.stream.leave(rt::give_way()).await,
+                Ok(Judged::Some) => self.yield_now().await,
                 Ok(Judged::All) => break Ok(()),
                 Err(error) => break Err(Refused::from(Rejection::Batch(error))),
             }
@@ -294,6 +293,12 @@ impl Connection {
             let metrics = &self.shared.parts.meter.metrics;
             metrics.refused.of(code).add(count);
         }
+    }
+
+    async fn yield_now(&self) {
+        self.stream
+            .leave(self.shared.parts.yielder.yield_now())
+            .await;
     }
 
     async fn read_in_place(
@@ -391,7 +396,7 @@ impl Connection {
     async fn decode(&mut self, decoding: &mut Decoding) -> Result<(), Rejection> {
         while decoding.decode_some()? == coding::Progress::OutputDue {
             self.claim(self.buffer.capacity() as u64 + decoding.bytes())?;
-            self.stream.leave(rt::give_way()).await;
+            self.yield_now().await;
         }
         Ok(())
     }

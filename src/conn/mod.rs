@@ -49,8 +49,8 @@ use crate::metrics::core::Meter;
 use crate::pool::{Pool, READ_BYTES};
 use crate::report::{REPORT_BYTES_MAX, Validator, Ways};
 use crate::route::{Label, Route, route};
-use crate::rt;
 use crate::rt::net::{Connections, Idle, Stream, TickMs};
+use crate::rt::{self, Yielder};
 use crate::segment::name::CoreIndex;
 use crate::shard::{Refusal, Shard};
 use crate::time::Now;
@@ -89,6 +89,8 @@ pub struct Parts {
     pub clock: fn() -> Now,
     /// What the core counts and measures.
     pub meter: Meter,
+    /// Lets other connections run while one decodes or judges.
+    pub yielder: Yielder,
 }
 
 /// The other end of a connection.

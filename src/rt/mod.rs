@@ -1,15 +1,16 @@
 //! The runtime of one core: the only place that knows monoio.
 //!
-//! Owns: choosing the driver, tasks, sleeping ([`run`], [`spawn`], [`sleep`]), sockets with deadlines
-//! ([`net`]), writes to files ([`mod@file`]), and the blocking thread for what must not block a core
-//! ([`blocking`]). Kept thin, so that another completion-based runtime can take monoio's place.
+//! Owns: choosing the driver, tasks, sleeping, yielding ([`run`], [`spawn`], [`sleep`], [`Yielder`]), sockets
+//! with deadlines ([`net`]), writes to files ([`mod@file`]), and the blocking thread for what must not block a
+//! core ([`blocking`]). Kept thin, so that another completion-based runtime can take monoio's place.
 //!
 //! What monoio 0.2.4 makes a rule here:
 //!
 //! - An operation that owns a buffer is awaited to its end, never dropped: bytes that arrive between a
 //!   drop and its cancellation are lost. A deadline shuts the socket down, which ends the operation.
 //! - Connections are accepted by readiness and `accept4`, since a cancelled `accept` leaks its socket.
-//! - No task wakes itself: it would be run again before any other.
+//! - No task wakes itself: it would be run again before any other. Nor does it keep the queue from ever being empty:
+//!   timers and, on a ring, most completions are looked at only then.
 //! - A panic in a task would unwind the whole core, so every task runs inside [`catch_panic`].
 //! - Dropping the runtime does not wait for file operations: `main` drains them, then exits.
 
@@ -27,6 +28,7 @@ use std::pin::pin;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use monoio::net::UnixStream;
 use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
 
 pub use monoio::task::JoinHandle;
@@ -128,10 +130,48 @@ pub async fn sleep(duration: Duration) {
     monoio::time::sleep(duration).await;
 }
 
-/// Gives everything else on this core its turn, after work of a millisecond or so. By the timer, since a task
-/// that woke itself would be the next to run; 1 to 2 ms pass.
-pub async fn give_way() {
-    sleep(Duration::ZERO).await;
+/// Lets tasks of this core yield to the others, after work of a millisecond or so.
+///
+/// A task that woke itself would be the next to run, and a timer takes 1 to 2 ms. So on a ring it waits for an
+/// operation that ends as soon as it is submitted; monoio has no other that does nothing.
+pub enum Yielder {
+    /// A socket that can always be written to.
+    Ring {
+        /// Its polls end at once.
+        ready: UnixStream,
+        /// Kept open.
+        _other_end: UnixStream,
+    },
+    /// By the timer: a queue that never empties, as by tasks that do nothing, would stop all timers.
+    Epoll,
+}
+
+impl Yielder {
+    /// For tasks of this core, on its runtime.
+    ///
+    /// # Errors
+    ///
+    /// No sockets can be made.
+    pub fn new(driver: Driver) -> io::Result<Yielder> {
+        match driver {
+            Driver::IoUring => UnixStream::pair().map(|(ready, other_end)| Yielder::Ring {
+                ready,
+                _other_end: other_end,
+            }),
+            Driver::Epoll => Ok(Yielder::Epoll),
+        }
+    }
+
+    /// Returns when every task that is ready now has run.
+    pub async fn yield_now(&self) {
+        match self {
+            Yielder::Ring { ready, .. } => {
+                // An error ends the operation as well.
+                let _ = ready.writable(false).await;
+            }
+            Yielder::Epoll => sleep(Duration::ZERO).await,
+        }
+    }
 }
 
 /// A task ended by a panic, with the panic's message.
@@ -255,10 +295,62 @@ impl Once {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
     use std::rc::Rc;
 
     use super::*;
+
+    #[test]
+    fn who_yields_lets_the_others_run_first() {
+        for driver in [Driver::IoUring, Driver::Epoll] {
+            let order = run(driver, || async move {
+                let yielder = Rc::new(Yielder::new(driver).expect("two sockets"));
+                let order = Rc::new(RefCell::new(Vec::new()));
+                let tasks = ["a", "b", "c"].map(|name| {
+                    let (yielder, order) = (Rc::clone(&yielder), Rc::clone(&order));
+                    spawn(async move {
+                        for step in 1..=2 {
+                            order.borrow_mut().push(format!("{name}{step}"));
+                            yielder.yield_now().await;
+                        }
+                    })
+                });
+                for task in tasks {
+                    task.await.expect("no task panics");
+                }
+                order.take()
+            })
+            .expect("a runtime can be set up");
+            assert_eq!(order, ["a1", "b1", "c1", "a2", "b2", "c2"], "{driver}");
+        }
+    }
+
+    #[test]
+    fn who_yields_stops_no_timer() {
+        for driver in [Driver::IoUring, Driver::Epoll] {
+            run(driver, || async {
+                let yielder = Rc::new(Yielder::new(driver).expect("two sockets"));
+                let is_over = Rc::new(Cell::new(false));
+                let tasks = [(); 2].map(|()| {
+                    let (yielder, is_over) = (Rc::clone(&yielder), Rc::clone(&is_over));
+                    spawn(async move {
+                        for _ in 0..10_000_000 {
+                            if is_over.get() {
+                                return;
+                            }
+                            yielder.yield_now().await;
+                        }
+                        panic!("the timer does not come");
+                    })
+                });
+                sleep(Duration::from_millis(5)).await;
+                is_over.set(true);
+                for task in tasks {
+                    task.await.expect("the timer comes");
+                }
+            })
+            .expect("a runtime can be set up");
+        }
+    }
 
     #[test]
     fn a_panicking_task_leaves_the_others_alone() {

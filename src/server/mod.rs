@@ -53,7 +53,7 @@ use crate::systemd::Manager;
 use crate::time::Now;
 use crate::worker::{self, Setup, WorkerError};
 
-/// Descriptors kept for files, rings and threads: so many for the process, and so many a core.
+/// Descriptors kept for files, rings, threads and sockets of its own: so many for the process, and so many a core.
 const FILES_PER_PROCESS: u64 = 64;
 const FILES_PER_CORE: u64 = 32;
 /// A core keeps at most and at least so many connections, whatever the limit on descriptors.

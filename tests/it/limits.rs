@@ -23,7 +23,7 @@ both_drivers!(
 
 const REPORT: &[u8] = br#"{"clientId":"c","timestamp":"t","hosts":[]}"#;
 
-/// With so many descriptors one core keeps 8 connections: 112 are for files, rings and threads.
+/// With so many descriptors one core keeps 8 connections: 96 are for other things.
 fn connections_beyond_the_limit_wait(driver: Driver) {
     let server = Server::start_with(driver, &[("WORKERS", "1")], |binary| {
         let mut command = Command::new("/bin/sh");
