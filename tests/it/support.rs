@@ -742,13 +742,13 @@ pub(crate) fn open(dir: &Path) -> Vec<Segment> {
         .collect()
 }
 
-/// All lines of a data directory, sealed or not, each once: also while a server seals its segments.
+/// All lines of a data directory, sealed or not, each once: also while a server seals segments, under the names
+/// that they have.
 pub(crate) fn lines(dir: &Path) -> Vec<String> {
-    // In this order none is missed on its way up.
-    let open = open(dir);
+    // The open ones first: one that is moved up in between is then found among the sealed.
+    let mut open = open(dir);
     let mut segments = sealed(dir);
-    let is_open = |segment: &Segment| segments.iter().all(|sealed| sealed.name != segment.name);
-    let open: Vec<Segment> = open.into_iter().filter(is_open).collect();
+    open.retain(|segment| segments.iter().all(|sealed| sealed.name != segment.name));
     segments.extend(open);
     segments
         .into_iter()
