@@ -87,7 +87,7 @@ families! {
     Histogram "netwatch_sync_seconds" []
         "Time that one fdatasync of a file of segments took";
     Histogram "netwatch_ack_seconds" []
-        "Time from the last byte of a report to its answer with 200";
+        "Time from the last byte of a report until its answer with 200 is ready to be sent";
     Histogram "netwatch_core_lag_seconds" []
         "How late a core came to its tick, which is due every 0.25 seconds, or 0.5 without connections";
     Counter "netwatch_flushes_total" ["core", "reason"]
