@@ -9,7 +9,7 @@
 #   --sizes LIST      report sizes, of 2KB,13KB,62KB       (all)
 #   --connections LIST                                     (64,256)
 #   --acks LIST       of buffered,written,durable          (all)
-#   --stolen PERCENT  of the time of CPUs 0 and 1          (1)
+#   --stolen PERCENT  whole, of the time of CPUs 0 and 1   (1)
 #   --tries N                                              (5)
 #   --data DIR        where segments go                    (target/bench-data; removed at the end)
 #   --port N          a free port, and the one after it    (18080)

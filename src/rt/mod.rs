@@ -10,7 +10,7 @@
 //!   drop and its cancellation are lost. A deadline shuts the socket down, which ends the operation.
 //! - Connections are accepted by readiness and `accept4`, since a cancelled `accept` leaks its socket.
 //! - No task wakes itself: it would be run again before any other. Nor does it keep the queue from ever being empty:
-//!   timers and, on a ring, most completions are looked at only then.
+//!   timers are looked at only then.
 //! - A panic in a task would unwind the whole core, so every task runs inside [`catch_panic`].
 //! - Dropping the runtime does not wait for file operations: `main` drains them, then exits.
 
